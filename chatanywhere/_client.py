@@ -1,0 +1,451 @@
+"""The blocking client: what was configured, and the one retry loop that every face shares."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Union
+from urllib.parse import urlsplit
+
+from ._errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    ChatAnywhereError,
+    ProtocolError,
+    StreamCancelledError,
+)
+from ._exchange import Exchange
+from ._policy import Retry, RetryLike, Timeout, TimeoutLike
+from ._stream import Stream
+from ._transport import Answer, Transport
+from ._types import Completion, Messages
+from ._wire import KEY_PAGE, WIRES, Decoder, Wire, conversation, error_from
+
+_USER_AGENT = "chatanywhere-python"
+
+MAX_ERROR_BYTES = 64 * 1024
+"""Bytes that are read of an answer with an error status."""
+
+
+class _Default:
+    """Says that an argument was not given, where None means "off"."""
+
+    def __repr__(self) -> str:
+        return "<the client's>"
+
+
+DEFAULT: Any = _Default()
+
+Url = Union[str, Sequence[str]]
+
+
+class Client:
+    """A client of the ChatAnywhere chat service, or of a server that speaks one of its two protocols.
+
+    It holds configuration and a connection pool. Threads may share it, a process may go on using it after a
+    fork, and it pickles: its configuration only, and never the key, which the new process reads from its own
+    environment.
+
+    Args:
+        api_key: the key; else `CHATANYWHERE_API_KEY`, else `OPENAI_API_KEY` if `OPENAI_BASE_URL` (or
+            `OPENAI_API_BASE`) names a ChatAnywhere host. The `web` protocol sends none.
+        base_url: the host, with or without `/v1` or the full path, or several to try in order while one
+            can't be reached; else `CHATANYWHERE_BASE_URL`, else `OPENAI_BASE_URL` as above, else the live hosts.
+        protocol: `"openai"`, the live service, or `"web"`, the original page's backend.
+        model: else `CHATANYWHERE_MODEL`, else `gpt-4o-mini` (`gpt-3.5-turbo` on `web`).
+        timeout: a `Timeout`, a number of seconds for the whole call, or None for no limit.
+        retry: a `Retry`, a number of attempts in all, or None for one.
+        proxy: a URL: `http://`, `https://`, `socks5://`, `socks5h://`; None takes the environment's, `""` none.
+        verify: whether to verify TLS certificates, or the path of a file or folder of CA certificates.
+        headers: sent with every request; they replace the client's own of the same name.
+        max_response_bytes: the largest answer, in bytes after decompression; None for no limit.
+
+    Raises:
+        ValueError, TypeError: an argument can't be used; the message names the remedy.
+        AuthenticationError: the `openai` protocol needs a key and there is none (`attempts` is 0).
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: Url | None = None,
+        protocol: Literal["openai", "web"] = "openai",
+        model: str | None = None,
+        timeout: TimeoutLike = Timeout(),  # noqa: B008  frozen
+        retry: RetryLike = Retry(),  # noqa: B008  frozen
+        proxy: str | None = None,
+        verify: bool | str = True,
+        headers: Mapping[str, str] | None = None,
+        max_response_bytes: int | None = 256 * 1024 * 1024,
+    ) -> None:
+        self._settings: dict[str, Any] = {
+            "base_url": base_url,
+            "protocol": protocol,
+            "model": model,
+            "timeout": timeout,
+            "retry": retry,
+            "proxy": proxy,
+            "verify": verify,
+            "headers": headers,
+            "max_response_bytes": max_response_bytes,
+        }
+        self._configure(api_key, **self._settings)
+        if self._wire.needs_key and self._api_key is None:
+            raise _no_key()
+
+    def _configure(
+        self,
+        api_key: str | None,
+        *,
+        base_url: Url | None,
+        protocol: str,
+        model: str | None,
+        timeout: TimeoutLike,
+        retry: RetryLike,
+        proxy: str | None,
+        verify: bool | str,
+        headers: Mapping[str, str] | None,
+        max_response_bytes: int | None,
+    ) -> None:
+        if protocol not in WIRES:
+            raise ValueError(f"protocol={protocol!r}: choose one of {', '.join(map(repr, WIRES))}")
+        self._wire: Wire = WIRES[protocol]
+        self._hosts, self._api_key = _find_service(self._wire, base_url, api_key)
+        self._model = model or os.environ.get("CHATANYWHERE_MODEL") or self._wire.default_model
+        self._timeout = Timeout.of(timeout)
+        self._retry = Retry.of(retry)
+        self._headers = _checked_headers(headers)
+        if max_response_bytes is not None and max_response_bytes < 1:
+            raise ValueError(
+                f"max_response_bytes={max_response_bytes}: a positive number of bytes, or None for no limit"
+            )
+        self._max_bytes = max_response_bytes
+        self._transport = Transport(proxy=_checked_proxy(proxy), verify=verify)
+
+    def stream(
+        self,
+        messages: str | Messages,
+        *,
+        model: str | None = None,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Stream:
+        """Ask, and return the answer's stream once its headers have come.
+
+        Args:
+            messages: a str, which is one user message, or a list of `{"role": …, "content": …}` dicts.
+            model: instead of the client's.
+            timeout: instead of the client's.
+            retry: instead of the client's.
+            headers: in addition to the client's.
+            options: go into the request's JSON body as they are (`temperature`, `max_tokens`, `tools` …);
+                None leaves the field out.
+
+        Raises:
+            ChatAnywhereError: the service can't be reached, is too slow, or answers with an error.
+            ValueError, TypeError: an argument can't be sent. Nothing has been.
+        """
+        return Stream(self._call(messages, model, timeout, retry, headers, options))
+
+    def complete(
+        self,
+        messages: str | Messages,
+        *,
+        model: str | None = None,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Completion:
+        """Ask, and return the whole answer. Arguments and errors are those of `stream`."""
+        with self.stream(messages, model=model, timeout=timeout, retry=retry, headers=headers, **options) as stream:
+            for _ in stream:
+                pass
+            return stream.completion
+
+    def models(self) -> list[str]:
+        """Ask the service which models it has (`GET /v1/models`), and return their ids.
+
+        Raises:
+            ChatAnywhereError: it can't be reached, or answers with an error.
+            RuntimeError: the `web` protocol can't be asked.
+        """
+        if self._wire.name != "openai":
+            raise RuntimeError("the web protocol can't be asked for its models: use protocol='openai'")
+        if self._api_key is None:
+            raise _no_key()
+        call = _Call(self, "GET", "/v1/models", None, self._headers, Exchange(self._timeout), self._retry)
+        answer, _ = call.open(None)
+        try:
+            content = b"".join(_blocks(answer))
+        finally:
+            answer.close()
+        try:
+            return [model["id"] for model in json.loads(content)["data"]]
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ProtocolError("the answer is not a list of models") from exc
+
+    def _call(
+        self,
+        messages: str | Messages,
+        model: str | None,
+        timeout: TimeoutLike,
+        retry: RetryLike,
+        headers: Mapping[str, str] | None,
+        options: Mapping[str, Any],
+    ) -> _Call:
+        if self._wire.needs_key and self._api_key is None:
+            raise _no_key()
+        if "stream" in options:
+            raise TypeError("stream= is not an option: stream() always streams, complete() returns the whole answer")
+        body = self._wire.body(conversation(messages), model or self._model, options)
+        return _Call(
+            self,
+            "POST",
+            self._wire.path,
+            _encoded({name: value for name, value in body.items() if value is not None}),
+            {**self._headers, **_checked_headers(headers)},
+            Exchange(self._timeout if timeout is DEFAULT else Timeout.of(timeout)),
+            self._retry if retry is DEFAULT else Retry.of(retry),
+        )
+
+    def close(self) -> None:
+        """Close the pooled connections; the next call opens new ones."""
+        self._transport.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._settings
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._settings = state
+        self._configure(None, **state)
+
+    def __repr__(self) -> str:
+        return f"Client(protocol={self._wire.name!r}, base_url={self._hosts!r}, model={self._model!r})"
+
+
+class _Call:
+    """One call: what to send, and how often and where it is tried."""
+
+    def __init__(
+        self,
+        client: Client,
+        method: str,
+        path: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        exchange: Exchange,
+        retry: Retry,
+    ) -> None:
+        self.attempts = 0
+        self._client = client
+        self._method = method
+        self._path = path
+        self._content = content
+        self._headers = headers
+        self._exchange = exchange
+        self._retry = retry
+        self.cancel = exchange.cancel
+        self.linger = exchange.linger
+
+    @property
+    def cancelled(self) -> bool:
+        return self._exchange.cancelled
+
+    def open(self, failed: ChatAnywhereError | None) -> tuple[Answer, Decoder]:
+        if failed is not None:
+            failed.attempts = self.attempts
+        exchange = self._exchange
+        return self._retry.run(self._attempt, failed=failed, time_left=exchange.left, sleep=exchange.sleep)
+
+    def _attempt(self) -> tuple[Answer, Decoder]:
+        self.attempts += 1
+        try:
+            answer = self._reach()
+            if not 200 <= answer.status_code < 300:
+                raise self._status_error(answer)
+            return answer, self._client._wire.decoder(answer.headers.get("content-type", ""))
+        except ChatAnywhereError as error:
+            error.attempts = self.attempts
+            raise
+
+    def _reach(self) -> Answer:
+        """Ask the first host that can be reached, and remember it."""
+        hosts = self._client._hosts
+        for host in hosts:
+            try:
+                answer = self._ask(host)
+            except (APIConnectionError, APITimeoutError) as error:
+                if host == hosts[-1] or (isinstance(error, APITimeoutError) and error.phase != "connect"):
+                    raise
+            else:
+                if host != hosts[0]:
+                    self._client._hosts = (host, *(other for other in hosts if other != host))
+                return answer
+        raise AssertionError("a client has a host")
+
+    def _ask(self, host: str) -> Answer:
+        client = self._client
+        headers = {
+            "User-Agent": _USER_AGENT,
+            # Compression holds back small pieces.
+            "Accept-Encoding": "identity",
+            **client._wire.headers(host, client._api_key),
+        }
+        for name, value in self._headers.items():
+            for own in [own for own in headers if own.lower() == name.lower()]:
+                del headers[own]
+            headers[name] = value
+        return client._transport.open(
+            self._method, host + self._path, headers, self._content, self._exchange, max_bytes=client._max_bytes
+        )
+
+    def _status_error(self, answer: Answer) -> APIStatusError:
+        content = bytearray()
+        try:
+            for block in _blocks(answer):
+                content += block
+                if len(content) >= MAX_ERROR_BYTES:
+                    break
+        except StreamCancelledError:
+            raise
+        except ChatAnywhereError:
+            pass  # the status says more than a body that was cut
+        finally:
+            answer.close()
+        key = self._client._api_key
+        shown = bytes(content[:MAX_ERROR_BYTES])
+        if key:
+            shown = shown.replace(key.encode(), b"***")  # in case the server repeats it
+        error = error_from(answer.status_code, answer.headers, shown)
+        error.request_id = answer.headers.get("x-request-id")
+        return error
+
+
+def _blocks(answer: Answer) -> Iterator[bytes]:
+    """The content of an answer that is read at once."""
+    while not answer.body.complete:
+        yield from answer.body.feed(answer.receive())
+
+
+# Configuration ------------------------------------------------------------------------------------------------
+
+_SERVICE_HOST = re.compile(r"(.*\.)?chatanywhere\.(tech|org|cn|com\.cn)")
+_WIRE_PATHS = ("/v1/chat/completions", "/v1/chat/gpt", "/v1")
+
+
+def _find_service(wire: Wire, base_url: Url | None, api_key: str | None) -> tuple[tuple[str, ...], str | None]:
+    """Decide on hosts and key: from the arguments, then the environment, then the protocol."""
+    given = base_url or os.environ.get("CHATANYWHERE_BASE_URL")
+    key = api_key or os.environ.get("CHATANYWHERE_API_KEY")
+    if wire.needs_key:
+        # A key and host set up for OpenAI's own library are meant for ChatAnywhere only if the host is one.
+        their_url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
+        if their_url and _is_service(_host(their_url)):
+            given = given or their_url
+            hosts = _hosts(given)
+            if key is None and all(map(_is_service, hosts)):
+                key = os.environ.get("OPENAI_API_KEY")
+    hosts = _hosts(given or wire.base_urls)
+    if key is not None:
+        key = key.strip()
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError(
+                "the API key has a character that no key has (a space, a line break, not ASCII): copy it anew"
+            )
+    return hosts, key or None
+
+
+def _no_key() -> AuthenticationError:
+    return AuthenticationError(
+        f"no API key: set CHATANYWHERE_API_KEY or pass api_key=. Keys are given out at {KEY_PAGE}", status_code=401
+    )
+
+
+def _hosts(urls: Url) -> tuple[str, ...]:
+    hosts = tuple(_host(url) for url in ([urls] if isinstance(urls, str) else urls))
+    if not hosts:
+        raise ValueError("base_url is empty: give a URL, or None for the live hosts")
+    return tuple(dict.fromkeys(hosts))
+
+
+def _host(url: str) -> str:
+    """Bring the spellings of a base URL to one: scheme, host and port, and what stands before `/v1`."""
+    if not isinstance(url, str):
+        raise TypeError(f"base_url must be a str or several, not {type(url).__name__}")
+    text = url.strip()
+    if "://" not in text:
+        text = f"https://{text}"
+    parts = urlsplit(text)
+    try:
+        port_is_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_valid = False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
+        raise ValueError(f"base_url={url!r}: not a URL such as https://api.chatanywhere.tech")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("base_url must have no user, password, query or fragment: the key goes into api_key=")
+    path = parts.path.rstrip("/")
+    for ending in _WIRE_PATHS:
+        if path.endswith(ending):
+            path = path[: -len(ending)]
+            break
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _is_service(host: str) -> bool:
+    return _SERVICE_HOST.fullmatch(urlsplit(host).hostname or "") is not None
+
+
+def _checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    checked = {}
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"headers[{name!r}]: names and values must be str")
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ValueError(f"headers: {name!r} is not the name of a header (RFC 9110, section 5.1)")
+        try:
+            value.encode("latin-1")
+        except UnicodeEncodeError:
+            raise ValueError(f"headers[{name!r}] has a character that is not Latin-1") from None
+        if re.search(r"[\r\n\0]", value):
+            raise ValueError(f"headers[{name!r}] has a line break or a NUL")
+        checked[name] = value.strip()
+    return checked
+
+
+def _checked_proxy(proxy: str | None) -> str | None:
+    if not proxy:
+        return proxy
+    scheme = proxy.partition("://")[0].lower() if "://" in proxy else "http"
+    if scheme not in ("http", "https", "socks4", "socks4a", "socks5", "socks5h"):
+        raise ValueError("proxy must be a URL that begins with http://, https://, socks5:// or socks5h://")
+    if scheme.startswith("socks"):
+        try:
+            import socks  # noqa: F401
+        except ImportError:
+            raise ValueError("a SOCKS proxy needs PySocks: pip install 'chatanywhere[socks]'") from None
+    return proxy
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError) as exc:
+        raise type(exc)(f"the request can't be sent as JSON: {exc}") from exc

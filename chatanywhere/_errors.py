@@ -1,0 +1,179 @@
+"""Everything that the world can do to a call. Knows nothing of HTTP libraries or of either protocol.
+
+::
+
+    ChatAnywhereError
+    ├── APIConnectionError              DNS, refused, reset before the answer began, TLS, proxy
+    ├── APITimeoutError                 also a TimeoutError
+    ├── APIStatusError                  the service answered with an error
+    │   ├── BadRequestError             400
+    │   ├── AuthenticationError         401
+    │   ├── PermissionDeniedError       403
+    │   │   ├── ModelNotAllowedError
+    │   │   ├── PromptTooLongError
+    │   │   └── InsufficientBalanceError
+    │   ├── NotFoundError               404
+    │   ├── ConflictError               409
+    │   ├── UnprocessableEntityError    422
+    │   ├── RateLimitError              429
+    │   │   └── QuotaExceededError      never retried
+    │   └── InternalServerError         5xx
+    ├── ProtocolError                   the answer is not what the protocol allows
+    ├── StreamInterruptedError          the answer was cut after it had begun
+    └── StreamCancelledError            cancel() was called
+
+Wrong use of the library is a `ValueError`, `TypeError` or `RuntimeError` and not in this tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Phase = Literal["connect", "headers", "read", "total"]
+
+
+class ChatAnywhereError(Exception):
+    """Base of every error that a call can end with. Pickles and copies; never holds the API key.
+
+    Attributes:
+        partial: the text that had been received before the failure, `""` if none had.
+        request_id: the server's name for the request, if it gave one.
+        attempts: how many times the request was tried; 0 when nothing was sent.
+    """
+
+    partial: str = ""
+    request_id: str | None = None
+    attempts: int = 0
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions pickle as class(*args) plus their attributes. Subclasses take more arguments than `args`
+        # holds, and OSError (a base of APITimeoutError) has rules of its own, so __init__ is left out.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[ChatAnywhereError], args: tuple[Any, ...], state: dict[str, Any]) -> ChatAnywhereError:
+    error = kind.__new__(kind, *args)
+    ChatAnywhereError.__init__(error, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class APIConnectionError(ChatAnywhereError):
+    """The service could not be reached, or the connection was lost before the answer began."""
+
+
+class APITimeoutError(ChatAnywhereError, TimeoutError):
+    """A limit of `Timeout` ran out.
+
+    Attributes:
+        phase: the limit: `"total"` for the whole call, `"connect"` for name resolution, connecting, TLS and
+            the proxy, `"headers"` for a server silent before its answer, `"read"` for one silent within it.
+    """
+
+    phase: Phase
+
+    def __init__(self, message: str, phase: Phase) -> None:
+        super().__init__(message)
+        self.phase = phase
+
+
+class APIStatusError(ChatAnywhereError):
+    """The service answered with an error, as a status or inside a stream that had begun.
+
+    Attributes:
+        status_code: the HTTP status; for an error inside a stream, the one that the error names.
+        code: the service's own code, such as `"403 FORBIDDEN"`.
+        message: the service's own words.
+        body: what was answered: parsed JSON, or text, at most 64 KiB of it.
+        headers: the answer's headers.
+        hint: cause and remedy in a sentence or two, where they are known.
+        retry_after: seconds that the service asks to wait before another try, if it says so.
+    """
+
+    retry_after: float | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int,
+        code: str | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status_code = status_code
+        self.code = code
+        self.body = body
+        self.headers: dict[str, str] = dict(headers or {})
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.status_code}: {self.message}" if self.attempts else self.message
+        return f"{text}\n{self.hint}" if self.hint else text
+
+
+class BadRequestError(APIStatusError):
+    """400: the service does not accept the request as it is."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the key is missing or wrong. Raised with `attempts == 0` when there was no key to send."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key may not do this."""
+
+
+class ModelNotAllowedError(PermissionDeniedError):
+    """The model is not open to a free key."""
+
+
+class PromptTooLongError(PermissionDeniedError):
+    """The prompt has more tokens than a free key may send."""
+
+
+class InsufficientBalanceError(PermissionDeniedError):
+    """The balance does not cover what the call may cost."""
+
+
+class NotFoundError(APIStatusError):
+    """404: there is no such path."""
+
+
+class ConflictError(APIStatusError):
+    """409: the service asks to try again."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422: well-formed, but not acceptable."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests; `retry_after` says how long to wait, if the service does."""
+
+
+class QuotaExceededError(RateLimitError):
+    """The day's quota is spent; waiting a little does not help, so it is never retried."""
+
+
+class InternalServerError(APIStatusError):
+    """5xx: the service, or the model behind it, failed."""
+
+
+class ProtocolError(ChatAnywhereError):
+    """The answer is not what the protocol allows: framing, encoding, JSON, UTF-8, or its size."""
+
+
+class StreamInterruptedError(ChatAnywhereError):
+    """The answer was cut after it had begun; `partial` holds the text up to there."""
+
+
+class StreamCancelledError(ChatAnywhereError):
+    """`cancel()` was called; `partial` holds the text up to there."""

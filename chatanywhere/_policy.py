@@ -1,0 +1,198 @@
+"""How long a call may take and when it is tried again. The only user of tenacity."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, Union
+
+from ._errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    ChatAnywhereError,
+    QuotaExceededError,
+    StreamInterruptedError,
+)
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+logger = logging.getLogger("chatanywhere")
+
+T = TypeVar("T")
+
+
+def _check_number(owner: str, name: str, value: Any, *, zero: bool) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{owner}({name}=…) takes a number, not {type(value).__name__}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{owner}({name}={value!r}): a finite number {'≥' if zero else '>'} 0 is needed")
+
+
+@dataclass(frozen=True)
+class Timeout:
+    """Limits of one call, in seconds; `None` switches a limit off.
+
+    Attributes:
+        total: for the whole call: every attempt, every wait between attempts, every byte of the answer.
+        connect: for reaching the server, per attempt and host: name resolution, TCP, TLS and the proxy.
+        read: for silence: how long the server may send nothing, before its answer or within it.
+
+    Raises:
+        TypeError, ValueError: a limit is not a positive finite number.
+    """
+
+    total: float | None = 120.0
+    connect: float | None = 10.0
+    read: float | None = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("total", "connect", "read"):
+            value = getattr(self, name)
+            if value is not None:
+                try:
+                    _check_number("Timeout", name, value, zero=False)
+                except (TypeError, ValueError) as exc:
+                    raise type(exc)(f"{exc}, or None for no limit") from None
+
+    @classmethod
+    def of(cls, value: TimeoutLike) -> Timeout:
+        """Read what `timeout=` accepts: a `Timeout`, a number of seconds for `total`, or None for no limit at all."""
+        if isinstance(value, cls):
+            return value
+        return cls(None, None, None) if value is None else cls(total=value)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Retry:
+    """When a failed call is tried again. Nothing is, once a piece of the answer has been delivered.
+
+    The wait before attempt n + 1 is random between 0 and `backoff * 2 ** (n - 1)`, at most `max_backoff`
+    ("full jitter"), unless the service says how long to wait.
+
+    Attributes:
+        attempts: in all, the first included.
+        backoff: seconds.
+        max_backoff: seconds.
+        max_retry_after: seconds; a service that asks for a longer wait is not asked again.
+        on_timeout: whether a `connect` or `read` limit that ran out is followed by another attempt.
+
+    Raises:
+        TypeError, ValueError: a number is out of range.
+    """
+
+    attempts: int = 3
+    backoff: float = 0.5
+    max_backoff: float = 8.0
+    max_retry_after: float = 60.0
+    on_timeout: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
+            raise TypeError(f"Retry(attempts=…) takes an int, not {type(self.attempts).__name__}")
+        if self.attempts < 1:
+            raise ValueError(f"Retry(attempts={self.attempts}): the first attempt counts, so 1 is the least")
+        for name in ("backoff", "max_backoff", "max_retry_after"):
+            _check_number("Retry", name, getattr(self, name), zero=True)
+
+    @classmethod
+    def of(cls, value: RetryLike) -> Retry:
+        """Read what `retry=` accepts: a `Retry`, an int for `attempts`, or None for a single attempt."""
+        if isinstance(value, cls):
+            return value
+        return cls(attempts=1 if value is None else value)  # type: ignore[arg-type]
+
+    def run(
+        self,
+        attempt: Callable[[], T],
+        *,
+        failed: ChatAnywhereError | None,
+        time_left: Callable[[], float | None],
+        sleep: Callable[[float], None],
+    ) -> T:
+        """Call `attempt` until it returns, or its error may not be followed by another attempt.
+
+        Args:
+            attempt: makes one attempt and counts it in its error's `attempts`.
+            failed: the error of an attempt that has been made already, if one has.
+            time_left: seconds left for the whole call, None for no limit.
+            sleep: waits the seconds it is given, and raises when the call is cancelled meanwhile.
+
+        Raises:
+            ChatAnywhereError: the last attempt's.
+        """
+        if failed is None:
+            try:
+                return attempt()
+            except ChatAnywhereError as error:
+                failed = error
+        if not self._allows(failed):
+            raise failed
+
+        import tenacity  # here, because it takes a third of the time that importing requests does
+
+        def again() -> T:
+            nonlocal failed
+            if failed is None:
+                return attempt()
+            error, failed = failed, None
+            raise error
+
+        left = time_left()
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(self._allows),
+            wait=self._wait,
+            # stop_after_delay would let the last wait overrun.
+            stop=tenacity.stop_never if left is None else tenacity.stop_before_delay(left),
+            sleep=sleep,
+            before_sleep=_log_retry,
+            reraise=True,
+        )(again)
+
+    def _allows(self, error: BaseException) -> bool:
+        if not isinstance(error, ChatAnywhereError) or error.attempts >= self.attempts:
+            return False
+        if isinstance(error, APITimeoutError):
+            return self.on_timeout and error.phase != "total"
+        if isinstance(error, APIStatusError):
+            if (error.retry_after or 0) > self.max_retry_after:
+                return False
+            status = error.status_code
+            transient = status in (408, 409, 425, 429) or status >= 500 or status < 300
+            return transient and not isinstance(error, QuotaExceededError)
+        return isinstance(error, (APIConnectionError, StreamInterruptedError))
+
+    def _wait(self, state: RetryCallState) -> float:
+        import tenacity
+
+        error = _error_of(state)
+        asked = getattr(error, "retry_after", None)
+        if asked is not None:
+            return float(asked)
+        # The attempts are counted across the whole call, which may have run several of tenacity's loops.
+        state.attempt_number = error.attempts
+        return tenacity.wait_random_exponential(multiplier=self.backoff, max=self.max_backoff)(state)
+
+
+TimeoutLike = Union[Timeout, float, None]
+RetryLike = Union[Retry, int, None]
+
+
+def _error_of(state: RetryCallState) -> ChatAnywhereError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, ChatAnywhereError)
+    return error
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = _error_of(state)
+    logger.info(
+        "attempt %d failed (%s: %s), trying again in %.2f s",
+        error.attempts,
+        type(error).__name__,
+        str(error).partition("\n")[0],
+        state.upcoming_sleep,
+    )

@@ -1,0 +1,115 @@
+"""What the bytes of an answer come to: events, and the text so far. No I/O, so every reader shares it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ._body import Body
+from ._errors import ChatAnywhereError
+from ._types import Completion, Event, Finished, ReasoningDelta, Started, TextDelta, ToolCall, ToolCallDelta, Usage
+from ._wire import Decoder
+
+
+class Reply:
+    """The answer to one call, as far as it has come, over all its attempts.
+
+    Attributes:
+        over: the answer has come to its end.
+        error: what was wrong with the bytes; to be looked at when their events have been taken.
+        delivered: a piece of the answer has been given out, so no other attempt may be made.
+    """
+
+    def __init__(self) -> None:
+        self.over = False
+        self.error: ChatAnywhereError | None = None
+        self.delivered = False
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._tool_calls: dict[int, list[ToolCallDelta]] = {}
+        self._started: Started | None = None
+        self._finished: Finished | None = None
+        self._usage: Usage | None = None
+
+    def begin(self, body: Body, decoder: Decoder) -> None:
+        """Read another attempt's answer from now on."""
+        self._body = body
+        self._decoder = decoder
+        self.error = None
+
+    @property
+    def done(self) -> bool:
+        """The protocol says that the answer is over, even if its connection does not yet."""
+        return self.over or self._decoder.done
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """Yield the events that `data` completes; `b""` says that the connection has ended.
+
+        An error is left in `error`, behind the events that came before it.
+        """
+        try:
+            for block in self._body.feed(data):
+                if not self._decoder.done:
+                    for event in self._decoder.feed(block):
+                        self._record(event)
+                        yield event
+            if self._body.complete:
+                if not self._decoder.done:
+                    for event in self._decoder.finish():
+                        self._record(event)
+                        yield event
+                self.over = True
+        except ChatAnywhereError as error:
+            self.error = error
+
+    def _record(self, event: Event) -> None:
+        if isinstance(event, TextDelta):
+            self._text.append(event.text)
+            self.delivered = True
+        elif isinstance(event, ReasoningDelta):
+            self._reasoning.append(event.text)
+            self.delivered = True
+        elif isinstance(event, ToolCallDelta):
+            self._tool_calls.setdefault(event.index, []).append(event)
+            self.delivered = True
+        elif isinstance(event, Started):
+            self._started = event
+        elif isinstance(event, Finished):
+            self._finished = event
+        else:
+            self._usage = event
+
+    @property
+    def text(self) -> str:
+        return _joined(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        return _joined(self._reasoning)
+
+    def completion(self, request_id: str | None) -> Completion:
+        """The answer as a value."""
+        return Completion(
+            text=self.text,
+            reasoning=self.reasoning,
+            tool_calls=tuple(_tool_call(deltas) for _, deltas in sorted(self._tool_calls.items())),
+            finish_reason=self._finished.reason if self._finished else None,
+            usage=self._usage,
+            id=self._started.id if self._started else None,
+            model=self._started.model if self._started else None,
+            request_id=request_id,
+        )
+
+
+def _joined(pieces: list[str]) -> str:
+    # Joined in place, so that asking for the text at every piece does not join all of it every time.
+    if len(pieces) > 1:
+        pieces[:] = ["".join(pieces)]
+    return pieces[0] if pieces else ""
+
+
+def _tool_call(deltas: list[ToolCallDelta]) -> ToolCall:
+    return ToolCall(
+        id=next((delta.id for delta in deltas if delta.id), None),
+        name=next((delta.name for delta in deltas if delta.name), None),
+        arguments="".join(delta.arguments for delta in deltas),
+    )

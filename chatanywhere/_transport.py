@@ -1,0 +1,285 @@
+"""Opens an exchange through requests, and says what went wrong in our own words.
+
+requests' adapter is used without its `Session`. A session would let `~/.netrc` replace the key, follow
+redirects with the key and the body, keep cookies, and let the environment overrule explicit proxies and CA
+bundles; the adapter does none of this.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+import requests
+import urllib3.exceptions
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
+from urllib3.util.ssl_ import create_urllib3_context
+
+from ._body import Body
+from ._errors import (
+    APIConnectionError,
+    APITimeoutError,
+    ChatAnywhereError,
+    ProtocolError,
+    StreamInterruptedError,
+)
+from ._exchange import POOLS, RECEIVE_SIZE, Exchange, GuardedSocket, GuardedSSLSocket
+
+_FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
+"""What requests, urllib3, http.client and the socket raise when the world fails them."""
+
+
+class Answer:
+    """An answer whose head has come.
+
+    Attributes:
+        status_code: the HTTP status.
+        headers: with case-insensitive keys.
+        body: decodes what `receive` returns.
+    """
+
+    def __init__(self, response: requests.Response, exchange: Exchange, max_bytes: int | None) -> None:
+        self.status_code: int = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self._raw = response.raw
+        self._exchange = exchange
+        # None where urllib3 has been replaced, or mocked: its public method is used then.
+        self._response = exchange.response
+        self.body = Body(
+            response.headers,
+            limit=max_bytes,
+            framed=self._response is not None,
+            empty=response.status_code in (204, 304),
+        )
+
+    def receive(self) -> bytes:
+        """Wait for bytes and return them; `b""` says that the connection has ended.
+
+        Raises:
+            ChatAnywhereError: the connection failed, a limit ran out, or the call was cancelled.
+        """
+        try:
+            if self._response is not None:
+                return self._response.receive()
+            return self._raw.read1(RECEIVE_SIZE, decode_content=False)
+        except _FOREIGN as exc:
+            raise self._exchange.failure() or _interruption(exc) from exc
+
+    @property
+    def waitable(self) -> GuardedSocket | None:
+        """The socket for an event loop to wait for; None where only `receive`, in a thread, will do."""
+        return None if self._response is None else self._response.waitable
+
+    def receive_nowait(self, sock: GuardedSocket) -> bytes | None:
+        """Return what has arrived on `waitable`, `b""` at its end, None if nothing has.
+
+        Raises:
+            ChatAnywhereError: the connection failed, or the call was cancelled.
+        """
+        assert self._response is not None
+        try:
+            return self._response.receive_nowait(sock)
+        except _FOREIGN as exc:
+            raise self._exchange.failure() or _interruption(exc) from exc
+
+    def budget(self) -> float | None:
+        """Seconds to wait for the next bytes, None for no limit.
+
+        Raises:
+            ChatAnywhereError: none are left, or the call was cancelled.
+        """
+        try:
+            return self._exchange.budget()
+        except OSError as exc:
+            raise self._exchange.failure() or _interruption(exc) from exc
+
+    def expire(self) -> ChatAnywhereError:
+        """Return the error of having waited for `budget` seconds in vain."""
+        return self._exchange.expire()
+
+    def close(self) -> None:
+        """Give the connection back to its pool if the body was read to its end, else close it."""
+        self._exchange.detach()
+        if self.body.complete and not self.body.surplus and not self._exchange.cancelled:
+            if self._response is not None:
+                self._response.close()
+        else:
+            self._raw.close()
+        self._raw.release_conn()
+
+
+class Transport:
+    """A connection pool with the settings of one client. Threads may share it; a forked child gets a new pool."""
+
+    def __init__(self, *, proxy: str | None, verify: bool | str) -> None:
+        self._proxy = proxy
+        self._verify = verify
+        self._adapter: _Adapter | None = None
+        self._inherited: _Adapter | None = None
+        self._process = os.getpid()
+
+    def open(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        exchange: Exchange,
+        *,
+        max_bytes: int | None,
+    ) -> Answer:
+        """Send a request and wait for the head of its answer, whatever its status.
+
+        Raises:
+            ChatAnywhereError: there is none.
+        """
+        proxies = get_environ_proxies(url) if self._proxy is None else {"all": self._proxy} if self._proxy else {}
+        adapter = self._pool()
+
+        def send() -> requests.Response:
+            request = requests.Request(method, url, headers=dict(headers), data=content).prepare()
+            return adapter.send(request, stream=True, verify=bool(self._verify), proxies=proxies)
+
+        try:
+            response = exchange.run(send)
+        except _FOREIGN as exc:
+            exchange.detach()
+            raise exchange.failure() or _opening_error(exc) from _without_request(exc)
+        except BaseException:
+            exchange.detach()
+            raise
+        try:
+            return Answer(response, exchange, max_bytes)
+        except ProtocolError:
+            exchange.detach()
+            response.close()
+            raise
+
+    def close(self) -> None:
+        """Close the pooled connections. The next call opens new ones."""
+        adapter, self._adapter = self._adapter, None
+        if adapter is not None:
+            adapter.close()
+
+    def _pool(self) -> _Adapter:
+        if self._process != os.getpid():
+            # The parent goes on using these connections. They are kept, not closed: a thread that does not
+            # exist here may have held one of their locks when the process forked.
+            self._inherited, self._adapter, self._process = self._adapter, None, os.getpid()
+        adapter = self._adapter
+        if adapter is None:
+            adapter = self._adapter = _Adapter(self._verify)
+        return adapter
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter, over connections that obey an exchange."""
+
+    def __init__(self, verify: bool | str) -> None:
+        self._verify = verify
+        super().__init__(pool_maxsize=1000)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        scheme = proxy.partition(":")[0].lower()
+        if scheme == "https":
+            kwargs["proxy_ssl_context"] = self._tls_context
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not scheme.startswith("socks"):
+            manager.pool_classes_by_scheme = POOLS
+        return manager
+
+    def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
+        host, settings = super().build_connection_pool_key_attributes(*args, **kwargs)
+        if host["scheme"] == "https":
+            settings["ssl_context"] = self._tls_context
+        return host, settings
+
+    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: the context holds the CAs already. Loading them takes 20 ms a connection."""
+
+    @cached_property
+    def _tls_context(self) -> ssl.SSLContext:
+        context: ssl.SSLContext = create_urllib3_context()
+        context.sslsocket_class = GuardedSSLSocket
+        if self._verify is False:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            return context
+        path = self._verify if isinstance(self._verify, str) else _default_ca_bundle()
+        try:
+            if os.path.isdir(path):
+                context.load_verify_locations(capath=path)
+            else:
+                context.load_verify_locations(cafile=path)
+        except OSError as exc:
+            raise ValueError(f"not a CA bundle: {path!r} (verify=, REQUESTS_CA_BUNDLE): {_words(exc)}") from exc
+        return context
+
+
+def _default_ca_bundle() -> str:
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
+
+
+def _without_request(exc: BaseException) -> BaseException:
+    """Take the request, whose headers hold the key, out of an error of requests."""
+    if isinstance(exc, requests.RequestException):
+        exc.request = exc.response = None
+    return exc
+
+
+def _causes(exc: BaseException) -> list[BaseException]:
+    """The errors that `exc` was made from, itself first; requests and urllib3 keep them in several places."""
+    found: list[BaseException] = []
+    pending: list[Any] = [exc]
+    while pending:
+        cause = pending.pop(0)
+        if isinstance(cause, BaseException) and cause not in found:
+            found.append(cause)
+            pending += [getattr(cause, "reason", None), *cause.args, cause.__cause__, cause.__context__]
+    return found
+
+
+def _opening_error(exc: BaseException) -> ChatAnywhereError:
+    causes = _causes(exc)
+
+    def first(*kinds: type[BaseException]) -> BaseException | None:
+        return next((cause for cause in causes if isinstance(cause, kinds)), None)
+
+    refused = first(urllib3.exceptions.NewConnectionError)  # a kind of ConnectTimeoutError
+    if not refused and first(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
+        return APITimeoutError("timeout: no connection in time", "connect")
+    if first(requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
+        return APITimeoutError("timeout: the answer did not begin in time", "headers")
+    lost = first(ConnectionError)
+    malformed = first(http.client.HTTPException)
+    if malformed and not lost:
+        return ProtocolError(f"the answer is not HTTP: {_words(malformed)}")
+    proxied = " through the proxy" if first(requests.exceptions.ProxyError, urllib3.exceptions.ProxyError) else ""
+    # Of requests' errors, which are OSErrors too, and their like only the innermost says what happened.
+    roots = [
+        cause for cause in causes if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException)
+    ]
+    return APIConnectionError(f"no connection{proxied}: {_words(roots[0] if roots else exc)}")
+
+
+def _interruption(exc: BaseException) -> ChatAnywhereError:
+    if any(isinstance(cause, (urllib3.exceptions.ReadTimeoutError, TimeoutError)) for cause in _causes(exc)):
+        return APITimeoutError("timeout: nothing came within the answer", "read")
+    return StreamInterruptedError(f"the connection was lost within the answer: {_words(exc)}")
+
+
+def _words(exc: BaseException) -> str:
+    text = str(exc)
+    with suppress(AttributeError):
+        text = exc.strerror or text  # type: ignore[attr-defined]
+    return text or type(exc).__name__

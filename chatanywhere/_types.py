@@ -1,0 +1,94 @@
+"""Frozen values: what goes in (messages) and what comes out (events, the completion)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+Message = Mapping[str, Any]
+"""One turn: `{"role": "user", "content": "…"}`; further keys are sent as they are."""
+
+Messages = Sequence[Message]
+"""A conversation, oldest turn first."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The answer began; what the service calls it."""
+
+    id: str | None
+    model: str | None
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ReasoningDelta:
+    """A piece of what a reasoning model thought before it answered."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ToolCallDelta:
+    """A piece of a tool call; `id` and `name` come once, `arguments` is a piece of a JSON text."""
+
+    index: int
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The model stopped, and why: `"stop"`, `"length"`, `"tool_calls"`, `"content_filter"` …"""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens that the call cost, as the service counts them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+Event = Union[Started, TextDelta, ReasoningDelta, ToolCallDelta, Finished, Usage]
+"""What `Stream.events()` yields."""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A function that the model asks the caller to run; `arguments` is a JSON text."""
+
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A whole answer.
+
+    What a protocol does not tell is `None`; the `web` protocol tells nothing but the text.
+    """
+
+    text: str
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    id: str | None = None
+    model: str | None = None
+    request_id: str | None = None
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,190 @@
+"""The command line: a demo without a key, and a server for one's own experiments."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+# Each command imports what it needs by itself, so that `--help` does not wait for the clients.
+
+_MODEL = "gpt-3.5-turbo"
+_WEB_TURNS = (
+    "Hello! My name is Ada.",
+    "I love engines that weave algebra.",
+    "Do you remember my name, and what I love?",
+)
+_OPENAI_TURNS = (
+    "Hi, I'm Alan.",
+    "I am afraid of poisoned apples.",
+    "What was my name again?",
+)
+_ASYNC_TURNS = ("你好！我叫小明。", "我喜欢下雨天。", "你还记得我叫什么吗？")
+
+_DEMO_END = """\
+Each turn sent the whole conversation, which is how the name was remembered.
+
+That was a server on this machine. For the live service, get a key at
+{key_page} and set it:
+
+    export CHATANYWHERE_API_KEY=sk-...
+
+The rest is Python:
+
+    from chatanywhere import Client
+    with Client().stream("Hello!") as stream:
+        for text in stream:
+            print(text, end="", flush=True)
+"""
+
+_SERVE_START = """\
+Listening on {url} until Ctrl-C.
+
+The web protocol:
+
+    curl -N {url}/v1/chat/gpt/ -d '{{"list": [{{"role": "user", "content": "I am Ada."}}]}}'
+
+The openai protocol, with any client of OpenAI's API, any model and any key:
+
+    python -c 'import openai
+    client = openai.OpenAI(base_url="{url}/v1", api_key="any")
+    messages = [{{"role": "user", "content": "I am Ada."}}]
+    print(client.chat.completions.create(model="any", messages=messages))'
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments after the program's name; None takes the process's own.
+
+    Returns:
+        The exit code: 0, 2 if the server can't be started, 130 if the demo is interrupted.
+
+    Raises:
+        SystemExit: the arguments are wrong, or ask for help or the version.
+    """
+    arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a legacy encoding may not have Chinese
+    try:
+        code: int = arguments.command(arguments)
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    from . import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="chatanywhere", description="Chat without a key, with a server on this machine."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    demo = commands.add_parser("demo", help="hold three conversations, one with each client")
+    demo.set_defaults(command=_demo)
+    _add_delay(demo, default=0.08)
+
+    serve = commands.add_parser("serve", help="run the server until Ctrl-C")
+    serve.set_defaults(command=_serve)
+    serve.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1, 0 for any free one (%(default)s)")
+    _add_delay(serve, default=0.05)
+    return parser
+
+
+def _add_delay(parser: argparse.ArgumentParser, *, default: float) -> None:
+    parser.add_argument(
+        "--delay",
+        type=_seconds,
+        default=default,
+        metavar="SECONDS",
+        help="time between two pieces of an answer (%(default)s)",
+    )
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 3600:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from . import ChatAnywhere, Client
+    from ._types import Messages
+    from ._wire import KEY_PAGE
+    from .testing import LoopbackServer
+
+    with LoopbackServer(delay=arguments.delay) as server:
+
+        class Provider(ChatAnywhere):
+            url = server.url
+
+        def ask(client: Client, messages: Messages) -> str:
+            with client.stream(messages) as stream:
+                return "".join(_say(text) for text in stream)
+
+        async def ask_provider(messages: Messages) -> str:
+            stream = Provider.create_async_generator(_MODEL, messages, proxy="")
+            return "".join([_say(text) async for text in stream])
+
+        # proxy="": a proxy that the environment names can't reach a server on this machine.
+        with Client(base_url=server.url, protocol="web", model=_MODEL, proxy="") as client:
+            _converse('Client(protocol="web")', _WEB_TURNS, lambda sent: ask(client, sent))
+        with Client("demo", base_url=server.url, model=_MODEL, proxy="") as client:
+            _converse('Client(protocol="openai")', _OPENAI_TURNS, lambda sent: ask(client, sent))
+        _converse(
+            "async for ... in ChatAnywhere.create_async_generator(...)",
+            _ASYNC_TURNS,
+            lambda sent: asyncio.run(ask_provider(sent)),
+        )
+    print(_DEMO_END.format(key_page=KEY_PAGE), end="")
+    return 0
+
+
+def _converse(title: str, turns: Sequence[str], ask: Callable[[list[dict[str, str]]], str]) -> None:
+    """Hold a conversation in which each turn sends all that was said before it."""
+    print(title)
+    messages: list[dict[str, str]] = []
+    for text in turns:
+        print(f"    you:    {text}")
+        print("    server: ", end="", flush=True)
+        messages.append({"role": "user", "content": text})
+        messages.append({"role": "assistant", "content": ask(messages)})
+        print()
+    print()
+
+
+def _say(text: str) -> str:
+    print(text, end="", flush=True)
+    return text
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from .testing import LoopbackServer
+
+    server = LoopbackServer(port=arguments.port, delay=arguments.delay)
+    try:
+        server.start()
+    except (OSError, OverflowError) as error:
+        print(
+            f"chatanywhere: can't listen on port {arguments.port}: {error}. "
+            "Choose another with --port, or any free one with --port 0.",
+            file=sys.stderr,
+        )
+        return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be ended as by Ctrl-C
+    with contextlib.suppress(KeyboardInterrupt), server:
+        print(_SERVE_START.format(url=server.url), flush=True)
+        while True:
+            time.sleep(3600)
+    return 0

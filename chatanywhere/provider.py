@@ -1,0 +1,264 @@
+"""The contract that g4f programs expect of a provider, on top of the clients."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ._client import Client
+from ._types import Messages
+from ._wire import WIRES
+
+if TYPE_CHECKING:
+    from ._aio import AsyncStream
+    from .typing import AsyncResult, CreateResult
+
+_FOR_THE_CLIENT = frozenset(("api_key", "base_url", "headers", "proxy", "retry", "timeout", "verify"))
+_FOR_G4F = frozenset(
+    ("ignore_stream", "ignore_working", "ignored", "provider", "return_conversation", "stream", "stream_timeout")
+)
+"""What g4f passes to every provider for its own use; nothing of it goes into the body."""
+
+
+class _ClassText:
+    """A text that a class computes about itself, read like an attribute."""
+
+    def __init__(self, function: Callable[[Any], str]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: object, owner: Any) -> str:
+        return self._function(owner)
+
+
+class AsyncGeneratorProvider:
+    """A chat service as g4f knows it: class methods only, and facts as class attributes."""
+
+    url: str = ""
+    working: bool = False
+    needs_auth: bool = False
+    supports_stream: bool = True
+    supports_message_history: bool = False
+    supports_system_message: bool = True
+    supports_gpt_35_turbo: bool = False
+    use_stream_timeout: bool = False
+    default_model: str = ""
+
+    @classmethod
+    def create_async_generator(cls, model: str, messages: Messages, **kwargs: Any) -> AsyncResult:
+        """Answer in pieces; see the subclass."""
+        raise NotImplementedError(f"{cls.__name__} does not define create_async_generator")
+
+    @classmethod
+    def create_completion(cls, model: str, messages: Messages, stream: bool = True, **kwargs: Any) -> CreateResult:
+        """Answer in pieces, without an event loop; see the subclass."""
+        raise NotImplementedError(f"{cls.__name__} does not define create_completion")
+
+    @classmethod
+    async def create_async(cls, model: str, messages: Messages, **kwargs: Any) -> str:
+        """Return the whole text of the answer."""
+        return "".join([piece async for piece in cls.create_async_generator(model, messages, **kwargs)])
+
+    @classmethod
+    def get_parameters(cls) -> dict[str, inspect.Parameter]:
+        """The parameters of `create_async_generator`, by name."""
+        parameters = inspect.signature(cls.create_async_generator).parameters
+        return {name: parameter for name, parameter in parameters.items() if name != "kwargs"}
+
+    @_ClassText
+    def params(cls: Any) -> str:
+        """What `create_async_generator` takes, for people."""
+        lines = ",\n".join(f"    {parameter}" for parameter in cls.get_parameters().values())
+        return f"{cls.__name__} supports: (\n{lines}\n)"
+
+    @classmethod
+    def get_dict(cls) -> dict[str, Any]:
+        """The provider's name and address."""
+        return {"name": cls.__name__, "url": cls.url, "label": None}
+
+    @classmethod
+    def get_parent(cls) -> str:
+        """The provider that this one is a variant of: itself."""
+        return cls.__name__
+
+
+class _ClientProvider(AsyncGeneratorProvider):
+    """A provider that asks through the clients of this package."""
+
+    @classmethod
+    def _client(cls, **settings: Any) -> Client:
+        raise NotImplementedError
+
+    @classmethod
+    def create_completion(cls, model: str, messages: Messages, stream: bool = True, **kwargs: Any) -> CreateResult:
+        """Yield the answer's pieces, or the whole text at once if not `stream`. Needs no event loop.
+
+        Arguments and errors are those of `create_async_generator`.
+        """
+        client, options = cls._split(kwargs)
+        with client, client.stream(messages, model=model or None, **options) as answer:
+            if stream:
+                yield from answer
+            else:
+                yield "".join(answer)
+
+    @classmethod
+    def _split(cls, arguments: dict[str, Any]) -> tuple[Client, dict[str, Any]]:
+        """Divide the arguments between the client and the body of the request."""
+        settings = {name: value for name, value in arguments.items() if name in _FOR_THE_CLIENT}
+        body = {name: value for name, value in arguments.items() if name not in _FOR_THE_CLIENT | _FOR_G4F}
+        return cls._client(**settings), body
+
+    @classmethod
+    def _generate(cls, model: str, messages: Messages, **arguments: Any) -> AsyncResult:
+        def ask() -> AsyncStream:
+            from ._aio import AsyncClient
+
+            client, options = cls._split(arguments)
+            return AsyncClient.from_sync(client).stream(messages, model=model or None, **options)
+
+        return _Pieces(ask)
+
+
+class _Pieces(AsyncGenerator[str, None]):
+    """An async generator that may also be awaited.
+
+    Written out rather than made by a generator function, so that no event loop has to finalise it: it may be
+    closed by another task, by another loop, or by garbage collection.
+    """
+
+    def __init__(self, ask: Callable[[], AsyncStream]) -> None:
+        self._ask: Callable[[], AsyncStream] | None = ask
+        self._stream: AsyncStream | None = None
+
+    def __await__(self) -> Generator[None, None, AsyncGenerator[str, None]]:
+        return self
+        yield  # makes this a generator, which is what awaiting asks for
+
+    async def asend(self, value: None) -> str:
+        if self._ask is not None:
+            ask, self._ask = self._ask, None
+            self._stream = ask()
+        if self._stream is None:
+            raise StopAsyncIteration
+        try:
+            return await self._stream.__anext__()
+        except BaseException:
+            self._stream = None  # like any generator, this one is over once it has raised
+            raise
+
+    async def athrow(
+        self, kind: Any, value: BaseException | object = None, traceback: TracebackType | None = None
+    ) -> str:
+        self._ask = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+        error = kind if isinstance(kind, BaseException) else value if isinstance(value, BaseException) else kind()
+        raise error.with_traceback(traceback) if traceback else error
+
+    async def aclose(self) -> None:
+        with suppress(GeneratorExit):
+            await self.athrow(GeneratorExit)
+
+
+class ChatAnywhere(_ClientProvider):
+    """The original page's backend, which is gone (`working = False`). Subclass it with another `url` to use one."""
+
+    url = "https://chatanywhere.cn"
+    supports_gpt_35_turbo = True
+    supports_message_history = True
+    supports_stream = True
+    working = False
+    default_model = WIRES["web"].default_model
+
+    @classmethod
+    def create_async_generator(
+        cls,
+        model: str,
+        messages: Messages,
+        proxy: str | None = None,
+        timeout: float | None = 120,
+        temperature: float | None = 0.5,
+        **kwargs: Any,
+    ) -> AsyncResult:
+        """Return the answer as an async generator of `str`, which may also be awaited first.
+
+        Nothing is sent, and nothing raised, before its first piece is asked for. Works on asyncio and trio.
+
+        Args:
+            model: `""` for the default one.
+            messages: `{"role": …, "content": …}` dicts, oldest first.
+            proxy: a proxy's URL; None takes the environment's.
+            timeout: seconds for the whole answer, None for no limit.
+            temperature: of the model; None leaves it to the service.
+            kwargs: go into the request's JSON body.
+
+        Raises:
+            ChatAnywhereError, ValueError: while it is iterated; see `Client.stream`.
+        """
+        return cls._generate(model, messages, proxy=proxy, timeout=timeout, temperature=temperature, **kwargs)
+
+    @classmethod
+    def _client(cls, *, api_key: object = None, base_url: object = None, **settings: Any) -> Client:
+        # The page knows neither keys nor other hosts; programs pass them to every provider alike.
+        return Client(protocol="web", base_url=cls.url, **settings)
+
+
+class ChatAnywhereAPI(_ClientProvider):
+    """The live service."""
+
+    url = "https://api.chatanywhere.tech"
+    supports_gpt_35_turbo = True
+    supports_message_history = True
+    supports_stream = True
+    working = True
+    needs_auth = True
+    default_model = WIRES["openai"].default_model
+
+    @classmethod
+    def create_async_generator(
+        cls,
+        model: str,
+        messages: Messages,
+        proxy: str | None = None,
+        timeout: float | None = 120,
+        temperature: float | None = None,
+        api_key: str | None = None,
+        **kwargs: Any,
+    ) -> AsyncResult:
+        """Return the answer as an async generator of `str`; see `ChatAnywhere.create_async_generator`.
+
+        Args:
+            model: `""` for the default one.
+            messages: `{"role": …, "content": …}` dicts, oldest first.
+            proxy: a proxy's URL; None takes the environment's.
+            timeout: seconds for the whole answer, None for no limit.
+            temperature: of the model; None leaves it to the service.
+            api_key: else the environment's `CHATANYWHERE_API_KEY`.
+            kwargs: go into the request's JSON body; `base_url` names another host.
+
+        Raises:
+            ChatAnywhereError, ValueError: while it is iterated; see `Client.stream`.
+        """
+        return cls._generate(
+            model, messages, proxy=proxy, timeout=timeout, temperature=temperature, api_key=api_key, **kwargs
+        )
+
+    @classmethod
+    def get_models(cls, api_key: str | None = None, **kwargs: Any) -> list[str]:
+        """Ask the service which models it has.
+
+        Raises:
+            ChatAnywhereError: it can't be reached, or refuses the key.
+        """
+        client, _ = cls._split({"api_key": api_key, **kwargs})
+        with client:
+            return client.models()
+
+    @classmethod
+    def _client(cls, *, base_url: str | None = None, **settings: Any) -> Client:
+        return Client(protocol="openai", base_url=base_url or cls.url, **settings)

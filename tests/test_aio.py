@@ -1,0 +1,188 @@
+"""The async face: cancellation in every phase, event loops that come and go, many streams at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Awaitable
+from typing import Any, Callable
+
+import anyio
+import pytest
+from conftest import RawServer
+
+from chatanywhere import AsyncClient, Client, StreamCancelledError
+from chatanywhere.testing import LoopbackServer
+
+backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
+
+
+def run(backend: str, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    return anyio.run(function, *args, backend=backend)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    """Fail unless the condition comes true in time."""
+    end = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        pause.wait(0.005)
+
+
+@backends
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nX: ", BEGUN], ids=["silent", "in the head", "in the body"])
+def test_a_cancelled_task_ends_at_once_and_closes_its_connection(
+    raw_server: RawServer, backend: str, begun: bytes
+) -> None:
+    """A scope that times out gets control back at once; the server sees the connection close, no thread is left."""
+    closed = threading.Event()
+
+    def wait_for_close(connection: socket.socket) -> None:
+        connection.settimeout(10)
+        if not connection.recv(1):
+            closed.set()
+
+    raw_server.answer(begun, wait_for_close)
+
+    async def main() -> float:
+        client = AsyncClient(base_url=raw_server.url, protocol="web")
+        with anyio.move_on_after(0.3):
+            async with client.stream("Hello") as stream:
+                async for _ in stream:
+                    pass
+        return time.monotonic()
+
+    began = time.monotonic()
+    ended = run(backend, main)
+    assert 0.25 < ended - began < 1.5
+    assert closed.wait(2)
+
+
+@backends
+def test_cancel_from_another_thread_wakes_a_reader(raw_server: RawServer, backend: str) -> None:
+    """cancel() ends a silent stream with StreamCancelledError, which has the text so far."""
+    raw_server.answer(BEGUN, raw_server.hold)
+
+    async def main() -> None:
+        async with AsyncClient(base_url=raw_server.url, protocol="web").stream("Hello") as stream:
+            assert await stream.__anext__() == "one"
+            threading.Timer(0.1, stream.cancel).start()
+            with pytest.raises(StreamCancelledError) as caught:
+                await stream.__anext__()
+            assert caught.value.partial == stream.text == "one"
+
+    with_limit(backend, main)
+
+
+def with_limit(backend: str, main: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        with anyio.fail_after(10):
+            await main()
+
+    run(backend, limited)
+
+
+@backends
+def test_a_client_outlives_its_event_loops(backend: str) -> None:
+    """One AsyncClient serves one event loop after another, reusing its connections."""
+    with LoopbackServer(replies=["one two", "three four"]) as server:
+        client = AsyncClient("k", base_url=server.url)
+
+        async def main() -> str:
+            return (await client.complete("Hello")).text
+
+        assert [run(backend, main), run(backend, main)] == ["one two", "three four"]
+
+
+def test_wait_for_around_each_piece_works() -> None:
+    """asyncio.wait_for may wrap every single piece, though it runs each in a task of its own."""
+    with LoopbackServer(replies=[["one", "two"]]) as server:
+
+        async def main() -> str:
+            stream = AsyncClient("k", base_url=server.url).stream("Hello")
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    await asyncio.wait_for(stream.__anext__(), 5)
+            return stream.completion.text
+
+        assert asyncio.run(main()) == "onetwo"
+
+
+@backends
+def test_silent_streams_hold_no_threads(backend: str) -> None:
+    """A hundred open streams are read at the same time by a handful of threads."""
+    with LoopbackServer(replies=lambda _: ["one ", "two ", "three"], delay=0.3) as server:
+        client = AsyncClient("k", base_url=server.url, max_threads=4)
+        before = {thread.ident for thread in threading.enumerate()}
+        seen: list[int] = []
+
+        def workers() -> int:
+            # The server's threads are in this process too; these are the names that anyio and trio give theirs.
+            new = [thread for thread in threading.enumerate() if thread.ident not in before]
+            return sum(thread.name.startswith(("AnyIO", "Trio")) for thread in new)
+
+        async def ask(texts: list[str]) -> None:
+            async with client.stream("Hello") as stream:
+                async for _ in stream:
+                    seen.append(workers())
+            texts.append(stream.text)
+
+        async def main() -> list[str]:
+            texts: list[str] = []
+            async with anyio.create_task_group() as tasks:
+                for _ in range(100):
+                    tasks.start_soon(ask, texts)
+            return texts
+
+        assert run(backend, main) == ["one two three"] * 100
+        assert max(seen) <= 4
+
+
+@backends
+def test_events_and_facts_are_those_of_the_blocking_stream(backend: str) -> None:
+    """AsyncStream tells what Stream tells."""
+    with LoopbackServer(replies=lambda _: ["one ", "two"]) as server:
+        client = Client("k", base_url=server.url)
+        with client.stream("Hello") as blocking:
+            expected = [event for event in blocking.events() if type(event).__name__ != "Started"]
+
+        async def main() -> None:
+            stream = AsyncClient.from_sync(client).stream("Hello")
+            with pytest.raises(RuntimeError, match="not been opened"):
+                _ = stream.status_code
+            assert (stream.text, stream.reasoning) == ("", "")
+            events = [event async for event in stream.events()]
+            assert "".join(getattr(event, "text", "") for event in events) == "one two" == stream.text
+            assert events[-1] == expected[-1]
+            assert stream.status_code == 200
+            assert stream.headers["content-type"] == "text/event-stream"
+            assert stream.request_id == stream.completion.request_id
+
+        run(backend, main)
+
+
+@backends
+def test_a_stream_that_was_never_opened_closes_without_a_word(backend: str) -> None:
+    """Nothing is sent by a stream that nobody asks for a piece."""
+    with LoopbackServer() as server:
+
+        async def main() -> None:
+            client = AsyncClient("k", base_url=server.url)
+            await client.stream("Hello").aclose()
+            client.stream("Hello").cancel()
+            await client.aclose()
+
+        run(backend, main)
+        assert server.requests == []
+
+
+def test_a_limit_on_threads_must_leave_one() -> None:
+    """max_threads=0 is refused."""
+    with pytest.raises(ValueError, match="max_threads"):
+        AsyncClient("k", max_threads=0)

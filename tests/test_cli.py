@@ -1,0 +1,212 @@
+"""The command line, as a person at a terminal meets it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import chatanywhere
+from chatanywhere.cli import main
+from chatanywhere.testing import LoopbackServer
+
+TIMEOUT = 60.0  # seconds; reached only when something hangs
+ROOT = Path(chatanywhere.__file__).parents[1]
+
+posix = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+
+
+@pytest.fixture(autouse=True)
+def misleading_environment(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command has to work where the environment points elsewhere."""
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]:
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("CHATANYWHERE_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("CHATANYWHERE_MODEL", "no-such-model")
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+
+
+@pytest.fixture
+def restored_signals() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the command line in a process of its own, which ends with the block at the latest."""
+    command = [sys.executable, "-W", "error", "-m", "chatanywhere", *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, encoding="utf-8", **pipes) as process:  # noqa: S603
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> str:
+    """Return what a process prints up to the first match of a pattern."""
+    assert process.stdout
+    printed = ""
+    while not re.search(pattern, printed):
+        character = process.stdout.read(1)
+        assert character, f"ended after {printed!r}"
+        printed += character
+    return printed
+
+
+# demo
+
+
+def test_the_demo_shows_a_conversation_with_each_client() -> None:
+    """Each client's conversation is shown, and the last answer of each knows what came first."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert main(["demo", "--delay", "0"]) == 0
+    web, openai, provider, *end = output.getvalue().split("\n\n")
+    assert 'Client(protocol="web")' in web
+    assert 'Client(protocol="openai")' in openai
+    assert "ChatAnywhere" in provider
+    assert "async for" in provider
+    for conversation, name in [(web, "Ada"), (openai, "Alan"), (provider, "小明")]:
+        assert conversation.count("you: ") == conversation.count("server: ") == 3
+        assert name in conversation.splitlines()[1]
+        assert name in conversation.splitlines()[-1]
+    assert "CHATANYWHERE_API_KEY" in "".join(end)
+    assert "https://github.com/chatanywhere/GPT_API_free" in "".join(end)
+
+
+def test_the_demo_prints_where_chinese_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal with a legacy encoding gets question marks in place of an error."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    with running("demo", "--delay", "0") as process:
+        output, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, errors) == (0, "")
+    assert "?" in output
+
+
+@posix
+def test_the_demo_prints_each_piece_as_it_comes() -> None:
+    """The first word is seen while the second is awaited; Ctrl-C ends it without a traceback."""
+    with running("demo", "--delay", "3600") as process:
+        assert read_until(process, "server: .").count("\n") == 2
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, errors) == (130, "")
+
+
+def test_an_interrupted_command_says_so_by_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C during the demo is the exit code that shells know it by."""
+
+    def interrupt(self: LoopbackServer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LoopbackServer, "start", interrupt)
+    assert main(["demo"]) == 130
+
+
+# serve
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_answers_until_it_is_ended(number: signal.Signals) -> None:
+    """The printed URL answers; on Ctrl-C or SIGTERM the exit code is 0 and nothing is printed."""
+    with running("serve", "--port", "0", "--delay", "0") as process:
+        url = re.findall(r"http://127\.0\.0\.1:\d+", read_until(process, "\n"))[0]
+        with chatanywhere.Client("key", base_url=url, proxy="") as client:
+            assert "Ada" in client.complete("My name is Ada.").text
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, errors) == (0, "")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), TIMEOUT)
+
+
+@posix
+@pytest.mark.parametrize("program", ["curl", "python"])
+def test_the_examples_of_serve_work(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands that `serve` prints can be pasted into a shell, and get an answer."""
+    if program == "python":
+        pytest.importorskip("openai")
+    elif not shutil.which(program):
+        pytest.skip("needs curl")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    with running("serve", "--port", "0", "--delay", "0") as process:
+        printed = read_until(process, r"\)\)'\n")
+        example = textwrap.dedent(re.findall(rf"(?ms)^    {program} .*?'\n", printed)[0])
+        answer = subprocess.check_output(example, shell=True, text=True, timeout=TIMEOUT)  # noqa: S602
+    assert "Pleased to meet you, Ada." in answer
+
+
+def test_serve_prints_its_address_and_ends(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, restored_signals: None
+) -> None:
+    """The address comes first, then examples with it, and Ctrl-C is a good end."""
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt)
+    assert main(["serve", "--port", "0"]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    url = re.findall(r"http://127\.0\.0\.1:\d+", first)[0]
+    assert sum(url in line for line in others) == 2
+
+
+def test_a_port_in_use_is_one_line_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the port is taken, the exit code is 2 and the message names `--port`."""
+    with LoopbackServer() as server:
+        port = server.url.rpartition(":")[2]
+        assert main(["serve", "--port", port]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.count("\n") == 1
+    assert port in errors
+    assert "--port 0" in errors
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["chat"], ["serve", "--port", "x"], ["demo", "--delay", "-1"], ["demo", "--delay", "x"]],
+)
+def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What the command line does not have ends with exit code 2 and the usage."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: chatanywhere" in capsys.readouterr().err
+
+
+def test_a_port_that_no_system_has_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A port beyond 65535 is answered like one that is taken."""
+    assert main(["serve", "--port", "65536"]) == 2
+    assert "0-65535" in capsys.readouterr().err
+
+
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m chatanywhere --version` prints the name and the version."""
+    monkeypatch.setattr(sys, "argv", ["chatanywhere", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("chatanywhere", run_name="__main__")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"chatanywhere {chatanywhere.__version__}\n"

@@ -1,0 +1,303 @@
+"""What comes through real sockets: framing, pieces on time, cut and malformed answers, time limits."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import struct
+import threading
+import zlib
+from typing import Callable
+
+import pytest
+from conftest import Face, RawServer
+
+from chatanywhere import (
+    APIConnectionError,
+    APITimeoutError,
+    ChatAnywhereError,
+    Client,
+    ProtocolError,
+    StreamInterruptedError,
+    Timeout,
+)
+
+TEXT = "天若有情，天亦老。🙂é"
+
+Framing = Callable[[str, "list[bytes]"], "list[bytes]"]
+"""Turns pieces of content into pieces of an answer as they are on the wire."""
+
+
+def head(content_type: str, *fields: str) -> bytes:
+    return "\r\n".join(("HTTP/1.1 200 OK", f"Content-Type: {content_type}", *fields, "\r\n")).encode()
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def chunked(content_type: str, pieces: list[bytes]) -> list[bytes]:
+    return [head(content_type, "Transfer-Encoding: chunked"), *map(chunk, pieces), b"0\r\n\r\n"]
+
+
+def sized(content_type: str, pieces: list[bytes]) -> list[bytes]:
+    return [head(content_type, f"Content-Length: {sum(map(len, pieces))}"), *pieces]
+
+
+def until_close(content_type: str, pieces: list[bytes]) -> list[bytes]:
+    return [head(content_type, "Connection: close"), *pieces]
+
+
+def gzipped(content_type: str, pieces: list[bytes]) -> list[bytes]:
+    compressor = zlib.compressobj(wbits=31)
+    flushed = [compressor.compress(piece) + compressor.flush(zlib.Z_SYNC_FLUSH) for piece in pieces]
+    framed = [*map(chunk, [*flushed, compressor.flush()]), b"0\r\n\r\n"]
+    return [head(content_type, "Transfer-Encoding: chunked", "Content-Encoding: gzip"), *framed]
+
+
+framings = pytest.mark.parametrize("framing", [chunked, sized, until_close, gzipped])
+protocols = pytest.mark.parametrize("protocol", ["web", "openai"])
+
+
+def content_of(protocol: str, texts: list[str]) -> tuple[str, list[bytes]]:
+    """The content type, and the texts as that protocol carries them."""
+    if protocol == "web":
+        return "text/plain", [text.encode() for text in texts]
+    events = [{"choices": [{"delta": {"content": text}}]} for text in texts]
+    lines = [f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode() for event in events]
+    return "text/event-stream", [*lines, b"data: [DONE]\n\n"]
+
+
+def client_of(server: RawServer, protocol: str = "web", **settings: object) -> Client:
+    return Client("k", base_url=server.url, protocol=protocol, **{"retry": None, "timeout": 10, **settings})  # type: ignore[arg-type]
+
+
+@framings
+@protocols
+def test_text_split_at_every_byte_comes_out_whole(raw_server: RawServer, framing: Framing, protocol: str) -> None:
+    """A character cut by the network is put together again, wherever the cut is and however the body is framed."""
+    content_type, pieces = content_of(protocol, [TEXT])
+    content = b"".join(pieces)
+    kept = [] if framing is until_close else [None]
+    with client_of(raw_server, protocol) as client:
+        for cut in range(1, len(content)):
+            raw_server.answer(*framing(content_type, [content[:cut], content[cut:]]), *kept)
+            with client.stream("Hello") as stream:
+                assert "".join(stream) == TEXT
+
+
+@framings
+@protocols
+def test_bytes_sent_one_at_a_time_come_out_whole(
+    raw_server: RawServer, face: Face, framing: Framing, protocol: str
+) -> None:
+    """A server that sends single bytes, headers and framing included, is understood."""
+    content_type, pieces = content_of(protocol, [TEXT])
+    raw_server.answer(*(bytes([byte]) for byte in b"".join(framing(content_type, pieces))))
+    assert face.ask(client_of(raw_server, protocol)).text == TEXT
+
+
+@framings
+@protocols
+def test_a_piece_is_passed_on_when_it_arrives(
+    raw_server: RawServer, face: Face, framing: Framing, protocol: str
+) -> None:
+    """No piece waits for the next one: the server sends each only after the one before it has been read."""
+    texts = ["one", "二", "three"]
+    content_type, pieces = content_of(protocol, texts)
+    read = [threading.Event() for _ in texts]
+
+    def wait_for(event: threading.Event) -> Callable[[socket.socket], None]:
+        return lambda _: event.wait(10) or pytest.fail("the piece before was withheld")
+
+    wire = framing(content_type, pieces)
+    steps = [wire[0]]
+    for number, piece in enumerate(wire[1:]):
+        steps += [wait_for(read[number - 1]), piece] if 0 < number < len(texts) else [piece]
+    raw_server.answer(*steps)
+    unread = iter(read)
+    outcome = face.ask(client_of(raw_server, protocol), on_piece=lambda _: next(unread).set())
+    assert outcome.pieces == texts
+    assert outcome.seconds < 5
+
+
+BEGUN = head("text/plain", "Transfer-Encoding: chunked") + chunk("天若".encode())
+
+MALFORMED = {
+    "size with a sign": BEGUN + b"+2\r\nab\r\n",
+    "size as a literal": BEGUN + b"0x2\r\nab\r\n",
+    "size with an underscore": BEGUN + b"0_2\r\nab\r\n",
+    "size behind a space": BEGUN + b" 2\r\nab\r\n",
+    "size line without CR": BEGUN + b"2\nab\r\n0\r\n\r\n",
+    "no line end behind a chunk": BEGUN + b"2\r\nab3\r\nabc\r\n0\r\n\r\n",
+    "a chunk of 8 GB": BEGUN + b"200000000\r\n",
+    "a chunk of 2**63": BEGUN + b"8000000000000000\r\n",
+    "bytes that are not UTF-8": BEGUN + chunk(b"\xff"),
+    "a character cut by the end": BEGUN + chunk("有".encode()[:2]) + b"0\r\n\r\n",
+}
+
+CUT = {
+    "in a chunk": BEGUN + b"9\r\nab",
+    "behind a chunk": BEGUN,
+    "in a size line": BEGUN + b"1",
+    "in a size line, down to 0": BEGUN + b"0",
+    "in a sized body": head("text/plain", "Content-Length: 99") + "天若".encode(),
+}
+
+
+@pytest.mark.parametrize("wire", MALFORMED.values(), ids=MALFORMED.keys())
+def test_a_malformed_answer_is_an_error_that_keeps_the_text(raw_server: RawServer, face: Face, wire: bytes) -> None:
+    """What HTTP or UTF-8 does not allow is a ProtocolError, and the text before it is not lost."""
+    raw_server.answer(wire)
+    outcome = face.ask(client_of(raw_server))
+    assert type(outcome.error) is ProtocolError
+    assert outcome.text.removesuffix("ab") == "天若"  # "ab" is what a chunk held before it went wrong
+    assert outcome.error.partial == outcome.text
+
+
+@pytest.mark.parametrize("wire", CUT.values(), ids=CUT.keys())
+def test_a_cut_answer_is_an_error_that_keeps_the_text(raw_server: RawServer, face: Face, wire: bytes) -> None:
+    """A connection that ends before the answer does is never taken for success."""
+    raw_server.answer(wire)
+    outcome = face.ask(client_of(raw_server))
+    assert type(outcome.error) is StreamInterruptedError
+    assert outcome.text.removesuffix("ab") == "天若"  # "ab" is the cut chunk's beginning
+    assert outcome.error.partial == outcome.text
+
+
+def test_truncated_gzip_is_an_error_that_keeps_the_text(raw_server: RawServer, face: Face) -> None:
+    """A compressed body that is framed as complete but ends too early is not taken for success."""
+    wire = gzipped("text/plain", ["天若".encode()])
+    raw_server.answer(*wire[:-2], b"0\r\n\r\n")
+    outcome = face.ask(client_of(raw_server))
+    assert type(outcome.error) is StreamInterruptedError
+    assert outcome.error.partial == "天若"
+
+
+def test_compressed_framing_is_refused(raw_server: RawServer, face: Face) -> None:
+    """A Transfer-Encoding other than chunked is an error, not framing handed out as text."""
+    raw_server.answer(head("text/plain", "Transfer-Encoding: gzip, chunked") + chunk(gzip.compress(b"text")))
+    assert type(face.ask(client_of(raw_server)).error) is ProtocolError
+
+
+def test_a_reset_within_the_answer_keeps_the_text(raw_server: RawServer, face: Face) -> None:
+    """A connection reset in the middle is a StreamInterruptedError with the text so far."""
+    read = threading.Event()
+
+    def reset(connection: socket.socket) -> None:
+        read.wait(10)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    raw_server.answer(BEGUN, reset)
+    outcome = face.ask(client_of(raw_server), on_piece=lambda _: read.set())
+    assert type(outcome.error) is StreamInterruptedError
+    assert outcome.error.partial == "天若"
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Type: text", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"],
+    ids=["before the answer", "in the status line", "in a header", "behind a header"],
+)
+def test_a_connection_lost_in_the_head_is_an_error(raw_server: RawServer, face: Face, wire: bytes) -> None:
+    """Half a head is not a short answer."""
+    raw_server.answer(wire)
+    assert type(face.ask(client_of(raw_server)).error) is APIConnectionError
+
+
+@pytest.mark.parametrize("wire", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 two hundred\r\n\r\n"])
+def test_what_is_not_http_is_a_protocol_error(raw_server: RawServer, face: Face, wire: bytes) -> None:
+    """A server that speaks something else is told apart from one that can't be reached."""
+    raw_server.answer(wire)
+    assert type(face.ask(client_of(raw_server)).error) is ProtocolError
+
+
+def drip(data: bytes) -> Callable[[socket.socket], None]:
+    """A step: send a byte every 50 ms, for 20 s at most."""
+
+    def step(connection: socket.socket) -> None:
+        pause = threading.Event()
+        for byte in (data * 400)[:400]:
+            connection.sendall(bytes([byte]))
+            pause.wait(0.05)
+
+    return step
+
+
+DRIPS = {
+    "headers": drip(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 400),
+    "a chunk": drip(head("text/plain", "Transfer-Encoding: chunked") + b"fff\r\n" + b"x" * 400),
+}
+
+
+@pytest.mark.parametrize("step", DRIPS.values(), ids=DRIPS.keys())
+def test_total_holds_against_a_drip(raw_server: RawServer, face: Face, step: Callable[[socket.socket], None]) -> None:
+    """Bytes that keep coming do not extend the total."""
+    raw_server.answer(step)
+    outcome = face.ask(client_of(raw_server, timeout=Timeout(total=0.5)))
+    assert isinstance(outcome.error, APITimeoutError)
+    assert outcome.error.phase == "total"
+    assert 0.45 < outcome.seconds < 2
+
+
+@pytest.mark.parametrize(("begun", "phase"), [(b"", "headers"), (BEGUN, "read")])
+def test_silence_ends_with_the_read_limit(raw_server: RawServer, face: Face, begun: bytes, phase: str) -> None:
+    """A server that falls silent is given `read` seconds, and the error says where it was."""
+    raw_server.answer(begun, raw_server.hold)
+    outcome = face.ask(client_of(raw_server, timeout=Timeout(total=10, read=0.3)))
+    assert isinstance(outcome.error, APITimeoutError)
+    assert outcome.error.phase == phase
+    assert outcome.error.partial == outcome.text
+    assert 0.25 < outcome.seconds < 2
+
+
+def test_the_connection_of_a_finished_answer_is_used_again(raw_server: RawServer, face: Face) -> None:
+    """Two calls in a row need one connection, on each protocol."""
+    for protocol in ("web", "openai"):
+        before = raw_server.connections
+        content_type, pieces = content_of(protocol, [TEXT])
+        raw_server.answer(*chunked(content_type, pieces), None)
+        client = client_of(raw_server, protocol)
+        assert [face.ask(client).text for _ in range(2)] == [TEXT, TEXT]
+        assert raw_server.connections == before + 1
+        client.close()
+
+
+def test_done_ends_the_answer_though_the_connection_stays_open(raw_server: RawServer, face: Face) -> None:
+    """`[DONE]` is the end: a server that then keeps silent delays it only by a moment."""
+    content_type, pieces = content_of("openai", [TEXT])
+    raw_server.answer(*until_close(content_type, pieces), raw_server.hold)
+    outcome = face.ask(client_of(raw_server, "openai"))
+    assert (outcome.text, outcome.error) == (TEXT, None)
+    assert outcome.seconds < 3
+
+
+def test_bytes_behind_the_end_cost_the_connection_but_not_the_answer(raw_server: RawServer, face: Face) -> None:
+    """A connection on which more came than was asked for is not used again."""
+    raw_server.answer(*chunked("text/plain", [TEXT.encode()]), b"HTTP/1.1 500 stray\r\n\r\n", raw_server.hold)
+    client = client_of(raw_server)
+    assert face.ask(client).text == TEXT
+    assert face.ask(client).text == TEXT
+    assert raw_server.connections == 2
+
+
+def test_a_hundred_thousand_small_chunks_come_out_in_order(raw_server: RawServer, face: Face) -> None:
+    """A burst is read in large pieces without losing or reordering anything."""
+    texts = [f"{number}," for number in range(100_000)]
+    raw_server.answer(
+        head("text/plain", "Transfer-Encoding: chunked"), b"".join(chunk(t.encode()) for t in texts), b"0\r\n\r\n"
+    )
+    outcome = face.ask(client_of(raw_server))
+    assert outcome.text == "".join(texts)
+    assert len(outcome.pieces) < len(texts) / 10
+
+
+def test_a_server_that_refuses_is_a_connection_error(face: Face) -> None:
+    """A port on which nobody listens is an APIConnectionError that counts its attempts."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    outcome = face.ask(Client("k", base_url=url, retry=1))
+    assert isinstance(outcome.error, APIConnectionError)
+    assert outcome.error.attempts == 1
+    assert isinstance(outcome.error, ChatAnywhereError)
