@@ -77,7 +77,7 @@ class AsyncStream:
         try:
             data = await self._receive(stream)
         except ChatAnywhereError as error:
-            stream._lost(error)
+            stream._reply.fail(error)
         except BaseException:
             stream.close()
             raise

@@ -16,7 +16,7 @@ from ._errors import ProtocolError, StreamInterruptedError
 _BLOCK = 256 * 1024  # bytes that decompression puts out at a time, so that a bomb never stands in memory
 _MAX_LINE = 4096  # bytes of a chunk's size line with its extensions, and of a trailer
 _MAX_TRAILERS = 100
-_SIZE_LINE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
+_SIZE_LINE = re.compile(rb"0*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
 class Body:
@@ -42,6 +42,8 @@ class Body:
         self._limit = limit
         self._room = limit
         self._decompress = _decompressor(headers.get("content-encoding", ""))
+        # Content may be shorter than what it was compressed to, so only plain sizes are held against the limit.
+        largest = limit if self._decompress is None else None
         self._framing: _Chunked | _Sized | _UntilClose
         codings = [coding.strip().lower() for coding in headers.get("transfer-encoding", "").split(",")]
         length = headers.get("content-length")
@@ -50,12 +52,12 @@ class Body:
         elif not framed:
             self._framing = _UntilClose()
         elif codings == ["chunked"]:
-            self._framing = _Chunked(limit)
+            self._framing = _Chunked(largest)
         elif codings != [""]:
             raise ProtocolError(f"the answer's Transfer-Encoding is not supported: {headers['transfer-encoding']!r}")
         elif length is not None:
             self._framing = _Sized(_content_length(length))
-            if limit is not None and self._framing.left > limit:
+            if largest is not None and self._framing.left > largest:
                 raise self._too_large()
         else:
             self._framing = _UntilClose()
@@ -176,6 +178,9 @@ class _Chunked:
         self._trailers: int | None = None  # trailer lines seen, once the last chunk has come
 
     def feed(self, data: bytes) -> bytes:
+        if self.complete:
+            self.surplus = True
+            return b""
         if self._rest:
             data = self._rest + data
         content: list[bytes] = []
@@ -260,37 +265,52 @@ class _Inflater:
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
-        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib, as the data says
-        self._raw_deflate_possible = coding == "deflate"
         self._begun = False
-        self._padding = False  # what comes now is behind the end
+        self._held = b""  # what is too short to tell which format, or whether a further member, it begins
+        self._inflate: zlib._Decompress | None = None
+        self._over = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        while data and not self._padding:
-            self._begun = True
+        if self._over:  # padding behind the end
+            return
+        data = self._held + data
+        self._held = b""
+        while True:
+            if self._inflate is None:
+                if len(data) < 2:
+                    self._held = data
+                    return
+                self._inflate = self._begin(data)
+                if self._inflate is None:
+                    self._over = True
+                    return
             try:
                 block = self._inflate.decompress(data, _BLOCK)
             except zlib.error as exc:
-                if self._raw_deflate_possible:  # some servers leave the zlib header off
-                    self._raw_deflate_possible = False
-                    self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-                    continue
                 raise ProtocolError(f"the answer is not {self._coding}: {exc}") from exc
-            self._raw_deflate_possible = False
             if block:
                 yield block
-            if not self._inflate.eof:
-                data = self._inflate.unconsumed_tail
-                continue
-            data = self._inflate.unused_data
-            if data.startswith(b"\x1f\x8b"):  # a further gzip member
-                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            if self._inflate.eof:
+                data = self._inflate.unused_data
+                self._inflate = None
             else:
-                self._padding = data not in (b"", b"\x1f")
-                return
+                data = self._inflate.unconsumed_tail
+                if not data and len(block) < _BLOCK:  # a full block may leave more behind, even without a tail
+                    return
+
+    def _begin(self, data: bytes) -> zlib._Decompress | None:
+        """A decompressor for what begins with these bytes; None if it is not a further gzip member."""
+        first, self._begun = not self._begun, True
+        if data.startswith(b"\x1f\x8b"):
+            return zlib.decompressobj(zlib.MAX_WBITS | 16)
+        if not first:
+            return None
+        # Some servers send deflate without its zlib header (RFC 1950, section 2.2).
+        raw = self._coding == "deflate" and (data[0] & 15 != 8 or int.from_bytes(data[:2], "big") % 31)
+        return zlib.decompressobj(-zlib.MAX_WBITS if raw else zlib.MAX_WBITS)
 
     def end(self) -> None:
-        if self._begun and not self._inflate.eof:
+        if self._inflate is not None or (self._held and not self._begun):
             raise StreamInterruptedError(f"the answer's {self._coding} data ended early")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Union
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ._errors import (
     APIConnectionError,
@@ -270,7 +271,7 @@ class _Call:
 
     def open(self, failed: ChatAnywhereError | None) -> tuple[Answer, Decoder]:
         if failed is not None:
-            failed.attempts = self.attempts
+            self.complete(failed)
         exchange = self._exchange
         return self._retry.run(self._attempt, failed=failed, time_left=exchange.left, sleep=exchange.sleep)
 
@@ -282,8 +283,14 @@ class _Call:
                 raise self._status_error(answer)
             return answer, self._client._wire.decoder(answer.headers.get("content-type", ""))
         except ChatAnywhereError as error:
-            error.attempts = self.attempts
+            self.complete(error)
             raise
+
+    def complete(self, error: ChatAnywhereError) -> None:
+        error.attempts = self.attempts
+        key = self._client._api_key
+        if key and len(key) >= 8:  # a shorter one is a placeholder, and may be part of a word
+            error.redact(key)
 
     def _reach(self) -> Answer:
         """Ask the first host that can be reached, and remember it."""
@@ -329,11 +336,7 @@ class _Call:
             pass  # the status says more than a body that was cut
         finally:
             answer.close()
-        key = self._client._api_key
-        shown = bytes(content[:MAX_ERROR_BYTES])
-        if key:
-            shown = shown.replace(key.encode(), b"***")  # in case the server repeats it
-        error = error_from(answer.status_code, answer.headers, shown)
+        error = error_from(answer.status_code, answer.headers, bytes(content[:MAX_ERROR_BYTES]))
         error.request_id = answer.headers.get("x-request-id")
         return error
 
@@ -369,7 +372,17 @@ def _find_service(wire: Wire, base_url: Url | None, api_key: str | None) -> tupl
             raise ValueError(
                 "the API key has a character that no key has (a space, a line break, not ASCII): copy it anew"
             )
+        if wire.needs_key and any(map(_is_exposed, hosts)):
+            warnings.warn("the API key goes over http:// unencrypted: use an https:// base_url", stacklevel=4)
     return hosts, key or None
+
+
+def _is_exposed(host: str) -> bool:
+    """Whether what is sent to this host can be read on its way."""
+    parts = urlsplit(host)
+    name = parts.hostname or ""
+    loopback = name in ("localhost", "::1") or name.startswith("127.") or name.endswith(".localhost")
+    return parts.scheme == "http" and not loopback
 
 
 def _no_key() -> AuthenticationError:
@@ -392,12 +405,8 @@ def _host(url: str) -> str:
     text = url.strip()
     if "://" not in text:
         text = f"https://{text}"
-    parts = urlsplit(text)
-    try:
-        port_is_valid = parts.port is None or parts.port > 0
-    except ValueError:
-        port_is_valid = False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
+    parts = _split(text)
+    if not parts or parts.scheme not in ("http", "https"):
         raise ValueError(f"base_url={url!r}: not a URL such as https://api.chatanywhere.tech")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("base_url must have no user, password, query or fragment: the key goes into api_key=")
@@ -407,6 +416,15 @@ def _host(url: str) -> str:
             path = path[: -len(ending)]
             break
     return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of a URL, None if it has no valid host and port."""
+    try:
+        parts = urlsplit(url)
+        return parts if parts.hostname and parts.port != 0 else None
+    except ValueError:
+        return None
 
 
 def _is_service(host: str) -> bool:
@@ -433,10 +451,11 @@ def _checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
 def _checked_proxy(proxy: str | None) -> str | None:
     if not proxy:
         return proxy
-    scheme = proxy.partition("://")[0].lower() if "://" in proxy else "http"
-    if scheme not in ("http", "https", "socks4", "socks4a", "socks5", "socks5h"):
-        raise ValueError("proxy must be a URL that begins with http://, https://, socks5:// or socks5h://")
-    if scheme.startswith("socks"):
+    parts = _split(proxy if "://" in proxy else f"http://{proxy}")
+    if not parts or parts.scheme not in ("http", "https", "socks4", "socks4a", "socks5", "socks5h"):
+        # Without the URL, which may hold a password.
+        raise ValueError("proxy must be a URL such as http://host:port, https://…, socks5://… or socks5h://…")
+    if parts.scheme.startswith("socks"):
         try:
             import socks  # noqa: F401
         except ImportError:

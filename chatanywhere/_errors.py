@@ -54,6 +54,23 @@ class ChatAnywhereError(Exception):
         # holds, and OSError (a base of APITimeoutError) has rules of its own, so __init__ is left out.
         return _rebuild, (type(self), self.args, self.__dict__)
 
+    def redact(self, secret: str) -> None:
+        """Replace `secret`, which a server may have repeated, wherever the error holds it."""
+        self.args = _without(secret, self.args)
+        for name, value in vars(self).items():
+            if name != "partial":  # the answer's text is the caller's as it is
+                setattr(self, name, _without(secret, value))
+
+
+def _without(secret: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace(secret, "***")
+    if isinstance(value, dict):
+        return {_without(secret, key): _without(secret, item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_without(secret, item) for item in value)
+    return value
+
 
 def _rebuild(kind: type[ChatAnywhereError], args: tuple[Any, ...], state: dict[str, Any]) -> ChatAnywhereError:
     error = kind.__new__(kind, *args)

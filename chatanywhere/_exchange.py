@@ -38,8 +38,10 @@ LINGER = 0.25
 """Seconds that an answer which is over may take to end its framing."""
 
 T = TypeVar("T")
+S = TypeVar("S", bound="GuardedSocket")
 
-_current: contextvars.ContextVar[Exchange] = contextvars.ContextVar("chatanywhere_exchange")
+current: contextvars.ContextVar[Exchange] = contextvars.ContextVar("chatanywhere_exchange")
+"""The exchange that the connections opened or used in this context obey."""
 
 _WHERE: dict[Phase, str] = {
     "connect": "while connecting",
@@ -75,11 +77,11 @@ class Exchange:
         self._phase = "headers"
         self._expired = None
         self.response = None
-        token = _current.set(self)
+        token = current.set(self)
         try:
             return function()
         finally:
-            _current.reset(token)
+            current.reset(token)
 
     def cancel(self) -> None:
         """Make the operation that is running, in whatever thread, and every later one fail at once."""
@@ -99,9 +101,9 @@ class Exchange:
             return None
         where = _WHERE[self._phase]
         if self._expired == "total":
-            return APITimeoutError(f"timeout: the call's {self._timeout.total:g} s ran out {where}", "total")
+            return APITimeoutError(f"timeout: the call's {self._timeout.total} s ran out {where}", "total")
         limit = self._timeout.connect if self._phase == "connect" else self._timeout.read
-        return APITimeoutError(f"timeout: nothing came for {limit:g} s {where}", self._phase)
+        return APITimeoutError(f"timeout: nothing came for {limit} s {where}", self._phase)
 
     def left(self) -> float | None:
         """Seconds left for the whole call, None for no limit."""
@@ -168,7 +170,7 @@ class Exchange:
         """
         try:
             return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-        except socket.gaierror:
+        except (OSError, UnicodeError):
             pass  # a name, not an address
         mailbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -295,7 +297,7 @@ class GuardedSSLSocket(GuardedSocket, ssl.SSLSocket):
 
     def do_handshake(self, block: bool = False) -> None:
         # Wrapping took the descriptor from the socket that was attached until now.
-        exchange = _current.get(None)
+        exchange = current.get(None)
         if exchange is None:
             super().do_handshake(block)
         else:
@@ -342,7 +344,7 @@ class Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        exchange = _current.get(None)
+        exchange = current.get(None)
         if exchange is not None:
             exchange.response = self
             exchange.reading()
@@ -363,40 +365,48 @@ class Response(http.client.HTTPResponse):
         return data or sock.recv_nowait(RECEIVE_SIZE)
 
 
-class _Connection(HTTPConnection):
+class GuardedConnection(HTTPConnection):
+    """An http:// connection that obeys the exchange that is current."""
+
     response_class = Response
 
     def connect(self) -> None:
-        exchange = _current.get()
+        exchange = current.get()
         exchange.connecting()
         super().connect()
         exchange.connected()
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:  # from the pool
-            _current.get().attach(_os_socket(self.sock))
+            current.get().attach(_os_socket(self.sock))
         super().request(*args, **kwargs)
 
     def _new_conn(self) -> socket.socket:
         # The one private method that is overridden; urllib3's own SOCKS support does it the same way.
-        exchange = _current.get()
+        return self.open_socket(self._dns_host, self.port, GuardedSocket, lambda sock, address: sock.connect(address))
+
+    def open_socket(
+        self, host: str, port: int, make: Callable[..., S], connect: Callable[[S, tuple[Any, ...]], None]
+    ) -> S:
+        """Connect to the first address of `host` that answers, with sockets from `make`."""
+        exchange = current.get()
         try:
-            addresses = exchange.resolve(self._dns_host, self.port)
+            addresses = exchange.resolve(host, port)
         except socket.gaierror as exc:
-            raise NameResolutionError(self.host, self, exc) from exc
+            raise NameResolutionError(host, self, exc) from exc
         except socket.timeout as exc:
             raise ConnectTimeoutError(self, str(exc)) from exc
         failure: OSError | None = None
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
-            sock = GuardedSocket(family, kind, protocol)
+            sock = make(family, kind, protocol)
             try:
                 for option in self.socket_options or ():
-                    sock.setsockopt(*option)
+                    sock.setsockopt(*option[:3])  # urllib3-future appends the protocol
                 exchange.attach(sock)
                 budget = exchange.budget()
                 # An address that swallows packets must leave time for the others.
                 sock.settimeout(budget and budget / (len(addresses) - number))
-                sock.connect(address)
+                connect(sock, address)
                 exchange.budget()
                 return sock
             except OSError as exc:
@@ -414,17 +424,17 @@ class _Connection(HTTPConnection):
         raise NewConnectionError(self, str(failure)) from failure
 
 
-class _SecureConnection(_Connection, HTTPSConnection):
-    pass
+class GuardedSecureConnection(GuardedConnection, HTTPSConnection):
+    """The same for https://."""
 
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+class GuardedPool(HTTPConnectionPool):
+    ConnectionCls = GuardedConnection
 
 
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+class GuardedSecurePool(HTTPSConnectionPool):
+    ConnectionCls = GuardedSecureConnection
 
 
-POOLS = {"http": _Pool, "https": _SecurePool}
+POOLS = {"http": GuardedPool, "https": GuardedSecurePool}
 """For `PoolManager.pool_classes_by_scheme`."""

@@ -124,13 +124,15 @@ class Retry:
         Raises:
             ChatAnywhereError: the last attempt's.
         """
-        if failed is None:
-            try:
+        try:
+            if failed is None:
                 return attempt()
-            except ChatAnywhereError as error:
-                failed = error
-        if not self._allows(failed):
             raise failed
+        except ChatAnywhereError as error:
+            if not self._allows(error):
+                self._explain(error)
+                raise
+            failed = error
 
         import tenacity  # here, because it takes a third of the time that importing requests does
 
@@ -142,7 +144,7 @@ class Retry:
             raise error
 
         left = time_left()
-        return tenacity.Retrying(
+        retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(self._allows),
             wait=self._wait,
             # stop_after_delay would let the last wait overrun.
@@ -150,7 +152,12 @@ class Retry:
             sleep=sleep,
             before_sleep=_log_retry,
             reraise=True,
-        )(again)
+        )
+        try:
+            return retrying(again)
+        except ChatAnywhereError as error:
+            self._explain(error)
+            raise
 
     def _allows(self, error: BaseException) -> bool:
         if not isinstance(error, ChatAnywhereError) or error.attempts >= self.attempts:
@@ -158,12 +165,20 @@ class Retry:
         if isinstance(error, APITimeoutError):
             return self.on_timeout and error.phase != "total"
         if isinstance(error, APIStatusError):
-            if (error.retry_after or 0) > self.max_retry_after:
-                return False
             status = error.status_code
             transient = status in (408, 409, 425, 429) or status >= 500 or status < 300
-            return transient and not isinstance(error, QuotaExceededError)
+            return transient and not isinstance(error, QuotaExceededError) and not self._is_too_long(error)
         return isinstance(error, (APIConnectionError, StreamInterruptedError))
+
+    def _explain(self, error: ChatAnywhereError) -> None:
+        if isinstance(error, APIStatusError) and self._is_too_long(error):
+            note = (
+                f"The service asks to wait {error.retry_after:g} s, more than max_retry_after={self.max_retry_after:g}."
+            )
+            error.hint = f"{error.hint} {note}" if error.hint else note
+
+    def _is_too_long(self, error: APIStatusError) -> bool:
+        return (error.retry_after or 0) > self.max_retry_after
 
     def _wait(self, state: RetryCallState) -> float:
         import tenacity

@@ -59,6 +59,13 @@ class Reply:
                         yield event
                 self.over = True
         except ChatAnywhereError as error:
+            self.fail(error)
+
+    def fail(self, error: ChatAnywhereError) -> None:
+        """Take note of what went wrong with the connection or its bytes."""
+        if self.done:
+            self.over = True  # nothing was missing but the end of the framing
+        else:
             self.error = error
 
     def _record(self, event: Event) -> None:

@@ -18,14 +18,15 @@ from ._wire import Decoder
 class Call(Protocol):
     """What a stream asks of the call whose answer it is."""
 
-    attempts: int
-
     @property
     def cancelled(self) -> bool:
         """`cancel()` was called."""
 
     def open(self, failed: ChatAnywhereError | None) -> tuple[Answer, Decoder]:
         """Make attempts until one is answered; `failed` is how the one before ended, if there was one."""
+
+    def complete(self, error: ChatAnywhereError) -> None:
+        """Add to an error what only the call knows, and take the key out of it."""
 
     def linger(self) -> None:
         """The answer is whole: wait only a moment longer for the end of its framing."""
@@ -93,7 +94,7 @@ class Stream:
             try:
                 data = self._receive()
             except ChatAnywhereError as error:
-                self._lost(error)
+                self._reply.fail(error)
             except BaseException:
                 self.close()
                 raise
@@ -119,13 +120,6 @@ class Stream:
     def _accept(self, data: bytes) -> None:
         """Take what the connection gave; `b""` says that it has ended."""
         self._pending = self._reply.feed(data)
-
-    def _lost(self, error: ChatAnywhereError) -> None:
-        """Take note that the connection failed."""
-        if self._reply.done:
-            self._reply.over = True  # nothing was missing but the end of the framing
-        else:
-            self._reply.error = error
 
     def _settle(self) -> None:
         """The answer is over, or it failed: finish, or make another attempt, or raise."""
@@ -154,7 +148,7 @@ class Stream:
         self._ended = True
         self._release()
         error.partial = self.text
-        error.attempts = self._call.attempts
+        self._call.complete(error)
         if error.request_id is None and self._answer is not None:
             error.request_id = self.request_id
         raise error

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
@@ -118,9 +119,9 @@ class Transport:
     """A connection pool with the settings of one client. Threads may share it; a forked child gets a new pool."""
 
     def __init__(self, *, proxy: str | None, verify: bool | str) -> None:
+        self._adapter: _Adapter | None = None
         self._proxy = proxy
         self._verify = verify
-        self._adapter: _Adapter | None = None
         self._inherited: _Adapter | None = None
         self._process = os.getpid()
 
@@ -150,7 +151,7 @@ class Transport:
             response = exchange.run(send)
         except _FOREIGN as exc:
             exchange.detach()
-            raise exchange.failure() or _opening_error(exc) from _without_request(exc)
+            raise exchange.failure() or _opening_error(exc, urlsplit(url).netloc) from _without_request(exc)
         except BaseException:
             exchange.detach()
             raise
@@ -166,6 +167,10 @@ class Transport:
         adapter, self._adapter = self._adapter, None
         if adapter is not None:
             adapter.close()
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # at exit, modules may be gone
+            self.close()
 
     def _pool(self) -> _Adapter:
         if self._process != os.getpid():
@@ -194,7 +199,11 @@ class _Adapter(HTTPAdapter):
         if scheme == "https":
             kwargs["proxy_ssl_context"] = self._tls_context
         manager = super().proxy_manager_for(proxy, **kwargs)
-        if not scheme.startswith("socks"):
+        if scheme.startswith("socks"):
+            from . import _socks
+
+            manager.pool_classes_by_scheme = _socks.POOLS
+        else:
             manager.pool_classes_by_scheme = POOLS
         return manager
 
@@ -249,7 +258,7 @@ def _causes(exc: BaseException) -> list[BaseException]:
     return found
 
 
-def _opening_error(exc: BaseException) -> ChatAnywhereError:
+def _opening_error(exc: BaseException, host: str) -> ChatAnywhereError:
     causes = _causes(exc)
 
     def first(*kinds: type[BaseException]) -> BaseException | None:
@@ -269,7 +278,7 @@ def _opening_error(exc: BaseException) -> ChatAnywhereError:
     roots = [
         cause for cause in causes if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException)
     ]
-    return APIConnectionError(f"no connection{proxied}: {_words(roots[0] if roots else exc)}")
+    return APIConnectionError(f"no connection to {host}{proxied}: {_words(roots[0] if roots else exc)}")
 
 
 def _interruption(exc: BaseException) -> ChatAnywhereError:

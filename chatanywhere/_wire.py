@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 import secrets
 import string
@@ -166,7 +167,7 @@ class _OpenAI(Wire):
         }
 
     def body(self, messages: Messages, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        if options.get("n", 1) != 1:
+        if options.get("n") not in (None, 1):
             raise ValueError(f"n={options['n']!r}: a stream carries one answer; make several calls instead")
         # Without include_usage the service does not say what the call cost.
         usage = {"stream_options": {"include_usage": True}}
@@ -225,17 +226,22 @@ class _TextDecoder:
         self._text_allowed = text_allowed
 
     def feed(self, block: bytes) -> Iterator[Event]:
-        for text in self._utf8.feed(block):
-            if self._page is not None:
-                self._page += text
-                text = self._decide()
-            if text:
-                yield TextDelta(text)
+        try:
+            for text in self._utf8.feed(block):
+                if self._page is not None:
+                    self._page += text
+                    text = self._decide()
+                if text:
+                    yield TextDelta(text)
+        except ProtocolError:
+            if self._page and not self._is_page(self._page):
+                yield TextDelta(self._page)
+            raise
 
     def _decide(self) -> str:
         """Return the text held back so far once it can't be a page."""
         held = self._page or ""
-        start = held[:256].lstrip().lower()
+        start = held.lstrip()[:16].lower()
         if not self._text_allowed or any(tag.startswith(start[: len(tag)]) for tag in _PAGE_TAGS):
             if len(held) > _PAGE_LIMIT:
                 raise ProtocolError(_page_summary(held))
@@ -244,13 +250,14 @@ class _TextDecoder:
         return held
 
     def finish(self) -> Iterator[Event]:
+        if self._page is not None and self._is_page(self._page):
+            raise ProtocolError(_page_summary(self._page))
+        if self._page:
+            yield TextDelta(self._page)
         self._utf8.finish()
-        held = self._page
-        if held is not None:
-            if not self._text_allowed or held.lstrip().lower().startswith(_PAGE_TAGS):
-                raise ProtocolError(_page_summary(held))
-            if held:
-                yield TextDelta(held)
+
+    def _is_page(self, text: str) -> bool:
+        return not self._text_allowed or text.lstrip()[:16].lower().startswith(_PAGE_TAGS)
 
 
 class _EventDecoder:
@@ -263,21 +270,18 @@ class _EventDecoder:
         self._chunks = _Chunks()
 
     def feed(self, block: bytes) -> Iterator[Event]:
-        events = self._chunks
+        chunks = self._chunks
         for text in self._utf8.feed(block):
             try:
                 for data in self._sse.feed(text):
                     if data == "[DONE]":
                         self.done = True
                         break
-                    yield from events.add(_parse(data))
+                    yield from chunks.add(data)
             except ValueError as exc:
-                yield from events.flush()
+                yield from chunks.flush()
                 raise ProtocolError(str(exc)) from exc
-            except (APIStatusError, ProtocolError):
-                yield from events.flush()
-                raise
-            yield from events.flush()
+            yield from chunks.flush()
             if self.done:
                 return
 
@@ -305,13 +309,13 @@ class _ObjectDecoder:
         except UnicodeDecodeError as exc:
             raise ProtocolError("the answer is not UTF-8") from exc
         chunks = _Chunks()
-        yield from chunks.add(_parse(text))
+        yield from chunks.add(text)
         yield from chunks.flush()
         if not chunks.finished:
             raise ProtocolError(f"the answer is not a chat completion: {_excerpt(text)}")
 
 
-_COUNTS = frozenset(("prompt_tokens", "completion_tokens", "total_tokens"))
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 class _Chunks:
@@ -322,18 +326,25 @@ class _Chunks:
         self._started = False
         self._kind: type[TextDelta] | type[ReasoningDelta] = TextDelta
         self._pieces: list[str] = []
+        self._half = ""  # of a character
 
-    def add(self, chunk: dict[str, Any]) -> Iterator[Event]:
-        """Take a chunk in; yield the events that can't be merged with what may follow."""
-        if chunk.get("error"):
-            raise error_in_stream(chunk["error"])
+    def add(self, data: str) -> Iterator[Event]:
+        """Take a chunk in, as JSON; yield the events that can't be merged with what may follow.
+
+        Raises:
+            ProtocolError, APIStatusError: after the events before that place have been yielded.
+        """
         try:
+            chunk = json.loads(data)
+            if chunk.get("error"):
+                yield from self.flush()
+                raise error_in_stream(chunk["error"])
             if not self._started:
                 self._started = True
-                yield Started(chunk.get("id"), chunk.get("model"))
+                yield Started(_text_or_none(chunk.get("id")), _text_or_none(chunk.get("model")))
             for choice in chunk.get("choices") or ():
-                if choice.get("index", 0) != 0:
-                    continue
+                if choice.get("index"):
+                    continue  # another answer to the same question
                 # "message" is where the answer that is not streamed has its text.
                 delta = choice.get("delta") or choice.get("message") or {}
                 reasoning = delta.get("reasoning_content")
@@ -350,21 +361,27 @@ class _Chunks:
                 if reason:
                     self.finished = True
                     yield from self.flush()
-                    yield Finished(reason)
+                    yield Finished(_text(reason))
             usage = chunk.get("usage")
-            if usage and usage.keys() >= _COUNTS:
-                yield from self.flush()
-                yield Usage(**{name: usage[name] for name in _COUNTS})
-        except (AttributeError, TypeError) as exc:
-            raise ProtocolError(f"not a chat completion chunk: {_excerpt(json.dumps(chunk))}") from exc
+            if usage:
+                counts = {name: usage.get(name) for name in _COUNTS}
+                if all(isinstance(count, int) for count in counts.values()):
+                    yield from self.flush()
+                    yield Usage(**counts)
+        except (AttributeError, RecursionError, TypeError, ValueError) as exc:
+            yield from self.flush()
+            raise ProtocolError(f"not a chat completion chunk: {_excerpt(data)}") from exc
 
     def _piece(self, kind: type[TextDelta] | type[ReasoningDelta], text: str) -> Iterator[Event]:
-        if not isinstance(text, str):
-            raise TypeError("content is not text")
         if kind is not self._kind:
             yield from self.flush()
             self._kind = kind
-        self._pieces.append(text)
+        text = self._half + _text(text)
+        if self._half:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        # JSON writes an emoji as two escapes, and some servers put one into each of two chunks.
+        self._half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
+        self._pieces.append(text[:-1] if self._half else text)
 
     def flush(self) -> Iterator[Event]:
         """Yield the pieces taken in so far."""
@@ -377,17 +394,20 @@ class _Chunks:
 def _tool_call(call: Any, position: int) -> ToolCallDelta:
     function = call.get("function") or {}
     index = call.get("index", position)
-    return ToolCallDelta(index, call.get("id"), function.get("name"), function.get("arguments") or "")
+    if not isinstance(index, int):
+        raise TypeError("index is not a number")
+    name, arguments = function.get("name"), function.get("arguments") or ""
+    return ToolCallDelta(index, _text_or_none(call.get("id")), _text_or_none(name), _text(arguments))
 
 
-def _parse(data: str) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except ValueError as exc:
-        raise ProtocolError(f"not JSON: {_excerpt(data)}") from exc
-    if not isinstance(value, dict):
-        raise ProtocolError(f"not a JSON object: {_excerpt(data)}")
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
     return value
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _excerpt(text: str) -> str:
@@ -485,7 +505,7 @@ def error_from(status: int, headers: Mapping[str, str], content: bytes) -> APISt
     try:
         body = parsed = json.loads(text)
         error = parsed["error"]
-    except (ValueError, TypeError, KeyError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         page = _media_type(headers.get("content-type", "")) == "text/html" or text.lstrip()[:1] == "<"
         message = _page_summary(text) if page else " ".join(text.split())[:500]
     else:
@@ -538,26 +558,24 @@ def _status_error(
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the answer asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
-    try:
-        return max(0.0, float(headers["retry-after-ms"]) / 1000)
-    except (KeyError, ValueError):
-        pass
-    value = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
+    for name, seconds in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            wait = float(headers.get(name, "")) * seconds
+        except ValueError:
+            continue
+        if math.isfinite(wait):
+            return max(0.0, wait)
     from datetime import datetime, timezone
     from email.utils import parsedate_to_datetime
 
     try:
-        when = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+        when = parsedate_to_datetime(headers.get("retry-after", ""))
+        return max(0.0, (when.replace(tzinfo=when.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds())
+    except (OverflowError, TypeError, ValueError):
         return None
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds())
 
 
 def _page_summary(page: str) -> str:
-    title = re.search(r"<title[^>]*>(.*?)</title", page, re.IGNORECASE | re.DOTALL)
+    title = re.search("<title[^<>]*>([^<]*)", page, re.IGNORECASE)  # takes linear time, whatever the page
     name = f", titled {' '.join(title[1].split())[:200]!r}" if title else ""
     return f"the answer is an HTML page{name}"

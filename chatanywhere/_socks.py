@@ -1,0 +1,56 @@
+"""SOCKS proxies whose connections obey an exchange. The only user of PySocks; imported when such a proxy is used."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import socks
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from ._exchange import GuardedConnection, GuardedSecureConnection, GuardedSocket, current
+
+
+class _SocksSocket(GuardedSocket, socks.socksocket):
+    """PySocks talks to the proxy through the methods that obey the exchange."""
+
+
+class _SocksConnection(GuardedConnection):
+    def __init__(self, _socks_options: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        self._options = _socks_options
+        super().__init__(*args, **kwargs)
+
+    def _new_conn(self) -> socket.socket:
+        options = self._options
+        target: str = self._dns_host
+        if not options["rdns"]:  # PySocks would look the name up without a limit
+            target = current.get().resolve(target, self.port)[0][4][0]
+
+        def connect(sock: _SocksSocket, address: tuple[Any, ...]) -> None:
+            sock.set_proxy(
+                options["socks_version"],
+                address[0],
+                address[1],
+                rdns=options["rdns"],
+                username=options["username"],
+                password=options["password"],
+            )
+            sock.connect((target, self.port))
+
+        return self.open_socket(options["proxy_host"], options["proxy_port"] or 1080, _SocksSocket, connect)
+
+
+class _SecureSocksConnection(_SocksConnection, GuardedSecureConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _SocksConnection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureSocksConnection
+
+
+POOLS = {"http": _Pool, "https": _SecurePool}
+"""For `SOCKSProxyManager.pool_classes_by_scheme`."""
