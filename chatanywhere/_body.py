@@ -284,9 +284,11 @@ class _Inflater:
                 if self._inflate is None:
                     self._over = True
                     return
+            before = self._inflate.copy()
             try:
                 block = self._inflate.decompress(data, _BLOCK)
             except zlib.error as exc:
+                yield from _until_damage(before, data)
                 raise ProtocolError(f"the answer is not {self._coding}: {exc}") from exc
             if block:
                 yield block
@@ -312,6 +314,17 @@ class _Inflater:
     def end(self) -> None:
         if self._inflate is not None or (self._held and not self._begun):
             raise StreamInterruptedError(f"the answer's {self._coding} data ended early")
+
+
+def _until_damage(inflate: zlib._Decompress, data: bytes) -> Iterator[bytes]:
+    """The content before the byte that is wrong, which zlib drops when both come together."""
+    for position in range(len(data)):
+        try:
+            block = inflate.decompress(data[position : position + 1])
+        except zlib.error:
+            return
+        if block:
+            yield block
 
 
 def _decompressor(content_encoding: str) -> _Inflater | None:

@@ -127,6 +127,8 @@ class Client:
                 f"max_response_bytes={max_response_bytes}: a positive number of bytes, or None for no limit"
             )
         self._max_bytes = max_response_bytes
+        if isinstance(verify, str) and not os.path.exists(verify):
+            raise ValueError(f"verify={verify!r}: there is no such file or folder of CA certificates")
         self._transport = Transport(proxy=_checked_proxy(proxy), verify=verify)
 
     def stream(
@@ -355,17 +357,16 @@ _WIRE_PATHS = ("/v1/chat/completions", "/v1/chat/gpt", "/v1")
 
 def _find_service(wire: Wire, base_url: Url | None, api_key: str | None) -> tuple[tuple[str, ...], str | None]:
     """Decide on hosts and key: from the arguments, then the environment, then the protocol."""
-    given = base_url or os.environ.get("CHATANYWHERE_BASE_URL")
+    urls = (os.environ.get("CHATANYWHERE_BASE_URL") or None) if base_url in (None, "") else base_url
     key = api_key or os.environ.get("CHATANYWHERE_API_KEY")
     if wire.needs_key:
         # A key and host set up for OpenAI's own library are meant for ChatAnywhere only if the host is one.
         their_url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
-        if their_url and _is_service(_host(their_url)):
-            given = given or their_url
-            hosts = _hosts(given)
-            if key is None and all(map(_is_service, hosts)):
+        if their_url and _is_service(their_url):
+            urls = their_url if urls is None else urls
+            if key is None and all(map(_is_service, _hosts(urls))):
                 key = os.environ.get("OPENAI_API_KEY")
-    hosts = _hosts(given or wire.base_urls)
+    hosts = _hosts(wire.base_urls if urls is None else urls)
     if key is not None:
         key = key.strip()
         if not key or not key.isascii() or not key.isprintable() or " " in key:
@@ -427,8 +428,9 @@ def _split(url: str) -> SplitResult | None:
         return None
 
 
-def _is_service(host: str) -> bool:
-    return _SERVICE_HOST.fullmatch(urlsplit(host).hostname or "") is not None
+def _is_service(url: str) -> bool:
+    parts = _split(url if "://" in url else f"https://{url}")
+    return parts is not None and _SERVICE_HOST.fullmatch(parts.hostname or "") is not None
 
 
 def _checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

@@ -216,6 +216,15 @@ class _Adapter(HTTPAdapter):
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to do: the context holds the CAs already. Loading them takes 20 ms a connection."""
 
+    def close(self) -> None:
+        # requests leaves the pools to garbage collection, and a traceback may hold one of them for long.
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118  not a dict
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+        super().close()
+
     @cached_property
     def _tls_context(self) -> ssl.SSLContext:
         context: ssl.SSLContext = create_urllib3_context()

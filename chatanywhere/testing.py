@@ -1,7 +1,7 @@
 """A real HTTP server on this machine that stands in for the service, for tests and offline use.
 
 It speaks both of the service's protocols and shares no code with the client, so that a mistake of
-the client's finds no accomplice here.
+the client's finds no accomplice here. What can go wrong between the two goes wrong when it is ordered: see `Fault`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ import re
 import secrets
 import socket
 import socketserver
+import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from email.utils import formatdate
 from http import HTTPStatus
+from itertools import islice, repeat
 from types import TracebackType
 from typing import Any, Union
 
+from ._faults import Fault, Response, ResponseOver, Stream, Wire, check_seconds, end_tls, service_error, to_json
 from ._talker import talk, text_of
 
-__all__ = ["LoopbackServer", "Reply", "Request"]
+__all__ = ["Fault", "LoopbackServer", "Reply", "Request"]
 
 _WEB_PATH = "/v1/chat/gpt/"
 _OPENAI_PATH = "/v1/chat/completions"
@@ -83,8 +85,8 @@ class Request:
         return self.path.partition("?")[0]
 
 
-Reply = Union[str, Sequence[str]]
-"""What is answered: a text, to be streamed word by word, or the very pieces to be streamed."""
+Reply = Union[str, Sequence[str], Fault]
+"""What is answered: a text, to be streamed word by word; the very pieces to be streamed; or a fault."""
 
 
 class LoopbackServer:
@@ -103,15 +105,19 @@ class LoopbackServer:
             A function: called with each chat's `Request`, on a thread of the connection's;
             if it raises, the status is 500 and the message names the exception.
             A reply that is a str is streamed word by word; one that is a sequence of str is
-            streamed in exactly these pieces, each an HTTP chunk or an event of its own.
+            streamed in exactly these pieces, each an HTTP chunk or an event of its own; one that is
+            a `Fault` strikes the small talker's reply, whatever its `first` is.
+        faults: what goes wrong. More than one may strike a request; at one place they do in order.
+        tls: the context of a server with TLS, which holds the server's certificate; None: plain HTTP.
         port: the port to listen on; 0 lets the system choose a free one.
         delay: seconds to wait between two pieces of a streamed reply.
 
     Attributes:
         requests: every `Request` received so far, in order of arrival.
+        connections: how many connections have been accepted so far.
 
     Raises:
-        TypeError: `replies` is a single str.
+        TypeError: `replies` is a single str, or one of `faults` is no `Fault`.
         ValueError: `delay` is negative, or too long to wait for.
     """
 
@@ -119,14 +125,17 @@ class LoopbackServer:
         self,
         replies: Iterable[Reply] | Callable[[Request], Reply] | None = None,
         *,
+        faults: Iterable[Fault] = (),
+        tls: ssl.SSLContext | None = None,
         port: int = 0,
         delay: float = 0.0,
     ) -> None:
-        if isinstance(replies, str):
+        if isinstance(replies, (str, Fault)):
             raise TypeError("replies is an iterable of replies: for one reply, pass [reply]")
-        if not 0 <= delay <= threading.TIMEOUT_MAX:
-            raise ValueError(f"delay={delay}: a number of seconds, 0 or more")
+        check_seconds("delay", delay)
         self.requests: list[Request] = []
+        self.connections = 0
+        self.faults = faults
         self._reply: Callable[[Request], Reply]
         if replies is None:
             self._reply = lambda request: talk(request.messages)
@@ -134,21 +143,44 @@ class LoopbackServer:
             self._reply = replies
         else:
             self._reply = _Script(replies)
+        self._tls = tls
         self._port = port
         self._delay = delay
         self._closing = threading.Event()
         self._listener: _Listener | None = None
 
     @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What goes wrong. Others may be assigned at any time, and requests are then counted anew."""
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: Iterable[Fault]) -> None:
+        self._faults = tuple(faults)
+        for fault in self._faults:
+            if not isinstance(fault, Fault):
+                raise TypeError(f"a fault is made by one of the methods of Fault, and is not {fault!r:.80}")
+        # Each hands out its fault as often as that is to strike.
+        self._orders = [
+            (fault.at == "accept", repeat(fault) if fault.first is None else repeat(fault, fault.first))
+            for fault in self._faults
+        ]
+
+    def _take_faults(self, *, accept: bool) -> list[Fault]:
+        """Return the faults that strike a new connection, or a new request on one."""
+        return [fault for at_accept, order in self._orders if at_accept is accept for fault in islice(order, 1)]
+
+    @property
     def url(self) -> str:
-        """The server's address, such as `http://127.0.0.1:49152`.
+        """The server's address, such as `http://127.0.0.1:49152`, or `https://…` with TLS.
 
         Raises:
             RuntimeError: the server is not running.
         """
         if self._listener is None:
             raise RuntimeError("the server is not running: use it in a `with` statement, or call start() first")
-        return f"http://127.0.0.1:{self._listener.server_address[1]}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self._listener.server_address[1]}"
 
     def start(self) -> LoopbackServer:
         """Listen, unless the server runs already; return the server itself.
@@ -159,7 +191,7 @@ class LoopbackServer:
         """
         if self._listener is None:
             self._closing.clear()
-            self._listener = _Listener(self._port, self._answer)
+            self._listener = _Listener(self)
         return self
 
     def close(self) -> None:
@@ -180,8 +212,17 @@ class LoopbackServer:
     ) -> None:
         self.close()
 
-    def _answer(self, request: Request) -> _Response:
+    def _respond(self, request: Request, wire: Wire) -> None:
         self.requests.append(request)
+        wire.order(self._take_faults(accept=False))
+        wire.reach("head", "answer")
+        response = self._answer(request)
+        if response.fault is not None:
+            wire.order([response.fault])
+            wire.reach("head", "answer")
+        wire.write(response)
+
+    def _answer(self, request: Request) -> Response:
         routes = {
             _WEB_PATH: ("POST", self._answer_web),
             _OPENAI_PATH: ("POST", self._answer_openai),
@@ -195,20 +236,21 @@ class LoopbackServer:
         try:
             return answer(request)
         except _RequestError as error:
-            return _service_error(error.status, str(error))
+            return service_error(error.status, str(error))
         except Exception as error:
             _logger.exception("No reply to %s %s", request.method, request.path)
-            return _service_error(500, f"{type(error).__name__}: {error}")
+            return service_error(500, f"{type(error).__name__}: {error}")
 
-    def _answer_web(self, request: Request) -> _Response:
-        pieces = [piece.encode() for piece in self._pieces(request)]
-        return _Response(200, "application/octet-stream", self._paced(pieces))
+    def _answer_web(self, request: Request) -> Response:
+        pieces, fault = self._take_reply(request)
+        stream = Stream([piece.encode() for piece in pieces], delay=self._delay)
+        return Response(200, "application/octet-stream", stream, fault=fault)
 
-    def _answer_openai(self, request: Request) -> _Response:
+    def _answer_openai(self, request: Request) -> Response:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise _RequestError(401, "wrong api key: none was sent as `Authorization: Bearer …`")
-        pieces = self._pieces(request)
+        pieces, fault = self._take_reply(request)
         common = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -225,7 +267,7 @@ class LoopbackServer:
             message = {"role": "assistant", "content": "".join(pieces)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             completion = {"object": "chat.completion", "choices": [choice], "usage": usage}
-            return _Response(200, "application/json", _json({**common, **completion}))
+            return Response(200, "application/json", to_json({**common, **completion}), fault=fault)
 
         include_usage = (request.json.get("stream_options") or {}).get("include_usage")
         common["object"] = "chat.completion.chunk"
@@ -236,38 +278,39 @@ class LoopbackServer:
             choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
             return _event({**common, "choices": [choice]})
 
-        def stream() -> Iterator[bytes]:
-            yield event({"role": "assistant", "content": ""})
-            yield from self._paced([event({"content": piece}) for piece in pieces])
-            yield event({}, finish_reason="stop")
-            if include_usage:
-                yield _event({**common, "choices": [], "usage": usage})
-            yield b"data: [DONE]\n\n"
+        stream = Stream(
+            opening=[event({"role": "assistant", "content": ""})],
+            pieces=[event({"content": piece}) for piece in pieces],
+            ending=[
+                event({}, finish_reason="stop"),
+                *([_event({**common, "choices": [], "usage": usage})] if include_usage else []),
+                b"data: [DONE]\n\n",
+            ],
+            delay=self._delay,
+        )
+        return Response(200, "text/event-stream", stream, fault=fault)
 
-        return _Response(200, "text/event-stream", stream())
-
-    def _answer_models(self, request: Request) -> _Response:
+    def _answer_models(self, request: Request) -> Response:
         models = [{"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "loopback"} for name in _MODELS]
-        return _Response(200, "application/json", _json({"object": "list", "data": models}))
+        return Response(200, "application/json", to_json({"object": "list", "data": models}))
 
-    def _pieces(self, request: Request) -> list[str]:
-        """Return the pieces of the reply to a chat, all of them before any is sent."""
+    def _take_reply(self, request: Request) -> tuple[list[str], Fault | None]:
+        """Return the pieces of the reply to a chat, and what goes wrong with it."""
         if not isinstance(request.json, dict):
             raise _RequestError(400, "the body is not a JSON object")
         if not request.messages:
             raise _RequestError(400, "the messages are not a non-empty list of objects")
         reply = self._reply(request)
+        fault: Fault | None = None
+        if isinstance(reply, Fault):
+            if reply.at == "accept":
+                raise ValueError("a fault that is a reply comes too late to strike at='accept'")
+            fault, reply = reply, talk(request.messages)
         if isinstance(reply, str):
-            return _WORD.findall(reply)
+            return _WORD.findall(reply), fault
         if isinstance(reply, Sequence) and all(isinstance(piece, str) for piece in reply):
-            return list(reply)
-        raise TypeError(f"a reply is a str or a sequence of str, not {reply!r:.80}")
-
-    def _paced(self, pieces: Sequence[bytes]) -> Iterator[bytes]:
-        for number, piece in enumerate(pieces):
-            if number and self._closing.wait(self._delay):
-                raise ConnectionAbortedError("the server was closed in the middle of a reply")
-            yield piece
+            return list(reply), fault
+        raise TypeError(f"a reply is a str, a sequence of str or a Fault, not {reply!r:.80}")
 
 
 class _Script:
@@ -293,24 +336,7 @@ class _RequestError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
-class _Response:
-    """What to answer: a body in one, or a stream of pieces that each leave at once."""
-
-    status: int
-    content_type: str
-    body: bytes | Iterator[bytes]
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-def _service_error(status: int, message: str) -> _Response:
-    """Return an error as the service itself words it."""
-    code = f"{status} {HTTPStatus(status).name}"
-    error = {"message": message, "type": "chatanywhere_error", "param": None, "code": code}
-    return _Response(status, "application/json", _json({"error": error}))
-
-
-def _spring_error(status: int, request: Request, headers: dict[str, str] | None = None) -> _Response:
+def _spring_error(status: int, request: Request, headers: dict[str, str] | None = None) -> Response:
     """Return an error as the framework beneath the service words it."""
     error = {
         "timestamp": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
@@ -318,16 +344,11 @@ def _spring_error(status: int, request: Request, headers: dict[str, str] | None 
         "error": HTTPStatus(status).phrase,
         "path": request._route,
     }
-    return _Response(status, "application/json", _json(error), headers or {})
+    return Response(status, "application/json", to_json(error), headers or {})
 
 
 def _event(value: object) -> bytes:
-    return b"data: %b\n\n" % _json(value)
-
-
-def _json(value: object) -> bytes:
-    # A lone surrogate has no UTF-8; the backslash form it gets instead is an escape of JSON's, too.
-    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace")
+    return b"data: %b\n\n" % to_json(value)
 
 
 def _count_tokens(text: str) -> int:
@@ -341,9 +362,9 @@ class _Listener(socketserver.TCPServer):
     allow_reuse_address = os.name == "posix"
     request_queue_size = 128
 
-    def __init__(self, port: int, answer: Callable[[Request], _Response]) -> None:
-        super().__init__(("127.0.0.1", port), _Connection)
-        self.answer = answer
+    def __init__(self, loopback: LoopbackServer) -> None:
+        super().__init__(("127.0.0.1", loopback._port), _Connection)
+        self.loopback = loopback
         self._connections: dict[threading.Thread, socket.socket] = {}
         self._acceptor = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
         self._acceptor.start()
@@ -355,9 +376,23 @@ class _Listener(socketserver.TCPServer):
         connections = dict(self._connections)
         for connection in connections.values():
             with contextlib.suppress(OSError):  # it has just ended by itself
-                connection.shutdown(socket.SHUT_RDWR)
+                # Not the SSLSocket's own method, which takes TLS away from the thread that is using it.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
         for thread in connections:
             thread.join(timeout=5.0)  # seconds, for a reply function that hangs
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, client_address = super().get_request()
+        self.loopback.connections += 1
+        if self.loopback._tls is not None:
+            try:
+                connection.getpeername()  # fails if the client is gone: wrap_socket would leak the socket then
+            except OSError:
+                connection.close()
+                raise
+            # The handshake is left to the connection's own thread, since a client may be slow at it.
+            connection = self.loopback._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, client_address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         thread = threading.Thread(target=self._serve, args=(request, client_address), daemon=True)
@@ -370,6 +405,7 @@ class _Listener(socketserver.TCPServer):
         except OSError:
             pass  # the client went away, or this server closes: either may happen at any time
         finally:
+            end_tls(connection)
             self.shutdown_request(connection)
             del self._connections[threading.current_thread()]
 
@@ -381,16 +417,17 @@ class _Connection(socketserver.StreamRequestHandler):
     server: _Listener
 
     def handle(self) -> None:
+        wire = Wire(self.request, self.server.loopback._closing)
+        wire.order(self.server.loopback._take_faults(accept=True))
+        wire.reach("accept")
+        if isinstance(self.request, ssl.SSLSocket):
+            self.request.do_handshake()
         try:
             while self._exchange():
                 pass
         except _RequestError as error:
-            self._respond(_service_error(error.status, str(error)), keep_alive=False)
-            # What the client still sends is read, since a connection that is closed with input
-            # unread is reset, and the reset may overtake the response.
-            self.request.shutdown(socket.SHUT_WR)
-            while self.rfile.read(_MAX_LINE):
-                pass
+            wire.write(service_error(error.status, str(error)))
+            wire.close()
 
     def _exchange(self) -> bool:
         """Serve one request; return whether another may follow on the connection."""
@@ -413,9 +450,12 @@ class _Connection(socketserver.StreamRequestHandler):
         request = Request(method, path, headers, body)
         http11 = minor_version != "0"
         keep_alive = http11 and "close" not in headers.get("Connection", "").lower()
-        response = self.server.answer(request)
-        self._respond(response, keep_alive=keep_alive, chunked=http11, bare=method == "HEAD")
-        return keep_alive
+        wire = Wire(
+            self.request, self.server.loopback._closing, keep_alive=keep_alive, chunked=http11, bare=method == "HEAD"
+        )
+        with contextlib.suppress(ResponseOver):
+            self.server.loopback._respond(request, wire)
+        return wire.keep_alive
 
     def _read_body(self, headers: http.client.HTTPMessage) -> bytes | None:
         """Return a request's body, or None if the client went away before its end."""
@@ -430,50 +470,3 @@ class _Connection(socketserver.StreamRequestHandler):
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = self.rfile.read(int(length))
         return body if len(body) == int(length) else None
-
-    def _respond(self, response: _Response, *, keep_alive: bool, chunked: bool = True, bare: bool = False) -> None:
-        headers = {
-            "Date": formatdate(usegmt=True),
-            "Content-Type": response.content_type,
-            "x-request-id": secrets.token_hex(16),
-            "Connection": "keep-alive" if keep_alive else "close",
-            **response.headers,
-        }
-        if isinstance(response.body, bytes):
-            headers["Content-Length"] = str(len(response.body))
-        elif chunked:
-            headers["Transfer-Encoding"] = "chunked"
-        writer = _Writer(self.request)
-        writer.head(response.status, headers)
-        if bare:
-            return
-        for piece in [response.body] if isinstance(response.body, bytes) else response.body:
-            writer.piece(piece)
-        writer.end()
-
-
-class _Writer:
-    """Writes one response to a connection; every byte of it leaves through `send`."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._chunked = False
-
-    def send(self, data: bytes) -> None:
-        self._connection.sendall(data)
-
-    def head(self, status: int, headers: dict[str, str]) -> None:
-        self._chunked = "Transfer-Encoding" in headers
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
-
-    def piece(self, data: bytes) -> None:
-        if not self._chunked:
-            self.send(data)
-        elif data:  # an empty chunk would end the response
-            self.send(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def end(self) -> None:
-        if self._chunked:
-            self.send(b"0\r\n\r\n")

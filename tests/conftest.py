@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ class RawServer:
         self.steps: Callable[[bytes], list[Step]] = lambda _: []
         self.requests: list[bytes] = []
         self.connections = 0
+        self.read_requests = True  # False: connections are accepted, and nothing more happens
         self.released = threading.Event()  # set at the end: what `hold` waits for
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -58,7 +60,9 @@ class RawServer:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            keep = True
+            keep = self.read_requests
+            if not keep:
+                self.released.wait(30)
             while keep:
                 keep = False
                 request = _read_request(connection)
@@ -192,3 +196,12 @@ class Face:
 def face(request: pytest.FixtureRequest) -> Face:
     """Each of the ways to make a call."""
     return Face(request.param)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the cells of the fault matrix that passed."""
+    matrix = sys.modules.get("test_faults")
+    if matrix is not None and matrix.CELLS:
+        terminalreporter.section(f"fault matrix: {sum(matrix.CELLS.values())} cells passed")
+        for cell, count in sorted(matrix.CELLS.items()):
+            terminalreporter.write_line(f"{cell:50} {count} of 3 faces")

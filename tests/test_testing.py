@@ -557,7 +557,7 @@ def test_what_is_no_reply_is_reported(reply: Any, caplog: pytest.LogCaptureFixtu
     with LoopbackServer([reply]) as server:
         response = ask_web(server)
     assert response.status_code == 500
-    assert "TypeError: a reply is a str or a sequence of str" in response.json()["error"]["message"]
+    assert "TypeError: a reply is a str, a sequence of str or a Fault" in response.json()["error"]["message"]
 
 
 # What arrived
