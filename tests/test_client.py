@@ -148,7 +148,7 @@ def test_a_key_meant_for_openai_goes_nowhere_else(
     """Without a key for this service there is an error that says which variable to set and where to get one."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(AuthenticationError, match="CHATANYWHERE_API_KEY.*github.com/chatanywhere") as caught:
+    with pytest.raises(AuthenticationError, match=r"CHATANYWHERE_API_KEY.*github\.com/chatanywhere") as caught:
         Client(**arguments)  # type: ignore[arg-type]
     assert caught.value.attempts == 0
 
@@ -256,7 +256,7 @@ def test_a_model_that_the_page_does_not_know_is_refused() -> None:
     """The error of the web protocol says which models it knows; a numeric id passes."""
     with LoopbackServer(["Hi"]) as server:
         client = Client(base_url=server.url, protocol="web")
-        with pytest.raises(ValueError, match="gpt-3.5-turbo"):
+        with pytest.raises(ValueError, match=r"gpt-3\.5-turbo"):
             client.stream("Hello", model="gpt-4o")
         client.complete("Hello", model="12345")
         (request,) = server.requests
@@ -328,9 +328,8 @@ def test_a_stream_knows_its_answer() -> None:
 
 def test_events_tell_more_than_the_text() -> None:
     """events() yields when the answer starts, its text, why it ended, and what it cost."""
-    with LoopbackServer([["one ", "two"]]) as server:
-        with Client(KEY, base_url=server.url).stream("Hello") as stream:
-            events = list(stream.events())
+    with LoopbackServer([["one ", "two"]]) as server, Client(KEY, base_url=server.url).stream("Hello") as stream:
+        events = list(stream.events())
     assert [type(event) for event in events if not isinstance(event, TextDelta)] == [Started, Finished, Usage]
     assert stream.text == "one two"
 

@@ -1,4 +1,7 @@
-"""pytest fixtures: a stand-in for the service, and a client of it. The package is imported when one is used."""
+"""pytest fixtures: a stand-in for the service, and a client of it.
+
+Outside the package, because pytest imports its plugins at every start, and the package when a fixture is used.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ._client import Client
-    from .testing import LoopbackServer
+    from chatanywhere import Client
+    from chatanywhere.testing import LoopbackServer
 
 _MARKER = (
     "chatanywhere(replies=None, *, faults=(), delay=0.0, protocol='openai'): what the fixture chatanywhere_server "
@@ -30,7 +33,7 @@ def chatanywhere_server(request: pytest.FixtureRequest) -> Iterator[LoopbackServ
         @pytest.mark.chatanywhere(["Hello!"], faults=[Fault.status(503, first=2)])
         @pytest.mark.parametrize("chatanywhere_server", [{"delay": 0}, {"delay": 0.1}], indirect=True)
     """
-    from .testing import LoopbackServer
+    from chatanywhere.testing import LoopbackServer
 
     positional, named = _marked(request)
     named.pop("protocol", None)
@@ -41,8 +44,7 @@ def chatanywhere_server(request: pytest.FixtureRequest) -> Iterator[LoopbackServ
 @pytest.fixture
 def chatanywhere_client(request: pytest.FixtureRequest, chatanywhere_server: LoopbackServer) -> Iterator[Client]:
     """A `chatanywhere.Client` of `chatanywhere_server`: 5 seconds for a call, no waits between attempts."""
-    from ._client import Client
-    from ._policy import Retry
+    from chatanywhere import Client, Retry
 
     protocol = _marked(request)[1].get("protocol", "openai")
     with Client(
