@@ -347,7 +347,6 @@ class Response(http.client.HTTPResponse):
         exchange = current.get(None)
         if exchange is not None:
             exchange.response = self
-            exchange.reading()
 
     def receive(self) -> bytes:
         """Return the next bytes of the body as they are on the wire, `b""` at the end of the connection."""

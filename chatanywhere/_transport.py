@@ -50,6 +50,7 @@ class Answer:
         self.headers: Mapping[str, str] = response.headers
         self._raw = response.raw
         self._exchange = exchange
+        exchange.reading()
         # None where urllib3 has been replaced, or mocked: its public method is used then.
         self._response = exchange.response
         self.body = Body(
@@ -219,10 +220,11 @@ class _Adapter(HTTPAdapter):
     def close(self) -> None:
         # requests leaves the pools to garbage collection, and a traceback may hold one of them for long.
         for manager in (self.poolmanager, *self.proxy_manager.values()):
-            for key in manager.pools.keys():  # noqa: SIM118  not a dict
-                pool = manager.pools.get(key)
-                if pool is not None:
-                    pool.close()
+            if hasattr(manager.pools, "keys"):  # urllib3-future, which closes them itself, has none
+                for key in manager.pools.keys():  # noqa: SIM118  not a dict
+                    pool = manager.pools.get(key)
+                    if pool is not None:
+                        pool.close()
         super().close()
 
     @cached_property
