@@ -53,7 +53,7 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run the command line in a process of its own, which ends with the block at the latest."""
     command = [sys.executable, "-W", "error", "-m", "chatanywhere", *arguments]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, encoding="utf-8", **pipes) as process:  # noqa: S603
+    with subprocess.Popen(command, cwd=ROOT, encoding="utf-8", **pipes) as process:
         try:
             yield process
         finally:
@@ -151,7 +151,7 @@ def test_the_examples_of_serve_work(program: str, monkeypatch: pytest.MonkeyPatc
     with running("serve", "--port", "0", "--delay", "0") as process:
         printed = read_until(process, r"\)\)'\n")
         example = textwrap.dedent(re.findall(rf"(?ms)^    {program} .*?'\n", printed)[0])
-        answer = subprocess.check_output(example, shell=True, text=True, timeout=TIMEOUT)  # noqa: S602
+        answer = subprocess.check_output(example, shell=True, text=True, timeout=TIMEOUT)
     assert "Pleased to meet you, Ada." in answer
 
 

@@ -1064,7 +1064,7 @@ def test_faults_are_values() -> None:
         (Fault.retry_after(5), Fault.retry_after(5)),
         (Fault.no_done(), Fault.no_done()),
     ]:
-        assert fault == same == pickle.loads(pickle.dumps(fault))  # noqa: S301
+        assert fault == same == pickle.loads(pickle.dumps(fault))
         assert len({fault, same}) == 1
         with pytest.raises(AttributeError):
             fault.at = "head"  # type: ignore[misc]

@@ -1,0 +1,61 @@
+"""Coverage-guided fuzzing of the decoders: whatever comes in, only the errors of the tree come out.
+
+    pip install atheris && python fuzz/fuzz_decoders.py -runs=1000000
+
+The input's first byte chooses framing, coding and protocol; the rest is what the connection gives, cut where a
+byte says so. Beyond the errors, it is checked that any cut gives the text that the whole input gives.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports():
+    from chatanywhere._body import Body
+    from chatanywhere._errors import ChatAnywhereError
+    from chatanywhere._reply import Reply
+    from chatanywhere._wire import WIRES
+
+LIMIT = 1 << 20
+FRAMINGS = ({}, {"transfer-encoding": "chunked"}, {"content-length": "40"})
+CODINGS = ({}, {}, {"content-encoding": "gzip"}, {"content-encoding": "deflate"})
+DECODERS = (
+    ("web", "text/plain"),
+    ("web", "text/html"),
+    ("openai", "text/event-stream"),
+    ("openai", "application/json"),
+)
+
+
+def read(choice: int, pieces: list[bytes]) -> tuple[str, str, bool]:
+    """Read an answer that comes in these pieces; return its text, its reasoning and whether it is whole."""
+    headers = {**FRAMINGS[choice % 3], **CODINGS[choice // 3 % 4]}
+    protocol, content_type = DECODERS[choice // 12 % 4]
+    reply = Reply()
+    reply.begin(Body(headers, limit=LIMIT), WIRES[protocol].decoder(content_type))
+    for piece in [*pieces, b""]:
+        for _ in reply.feed(piece):
+            pass
+        if reply.over or reply.error:
+            break
+    assert reply.over or isinstance(reply.error, ChatAnywhereError)
+    assert len(reply.text) <= LIMIT
+    return reply.text, reply.reasoning, reply.over
+
+
+def test_one_input(data: bytes) -> None:
+    """Read the input whole and cut in two."""
+    if len(data) < 3:
+        return
+    choice, wire = data[0], data[2:]
+    cut = data[1] % len(wire)
+    whole = read(choice, [wire])
+    parts = read(choice, [piece for piece in (wire[:cut], wire[cut:]) if piece])
+    assert whole == parts, (whole, parts)
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, test_one_input)
+    atheris.Fuzz()
