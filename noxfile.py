@@ -14,6 +14,15 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def fork(session: nox.Session) -> None:
+    """Limits, cancelling and faults with urllib3-future in urllib3's place, where niquests puts it."""
+    session.install(".[test]", "niquests")
+    files = ["tests/test_deadline.py", "tests/test_cancel.py", "tests/test_faults.py"]
+    # urllib3-future itself warns of sockets that it leaves to garbage collection.
+    session.run("python", "-m", "pytest", "--no-cov", "-o", "filterwarnings=", *files, *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and types."""
     session.install(".[lint]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import sys
@@ -14,6 +15,9 @@ import anyio
 import pytest
 
 from chatanywhere import AsyncClient, ChatAnywhereError, Client
+
+FORK = importlib.util.find_spec("urllib3_future") is not None
+"""Whether urllib3's files have been replaced by those of urllib3-future, as installing niquests does."""
 
 Step = Optional[Union[bytes, Callable[[socket.socket], None]]]
 """Bytes to send, something to do with the connection, or None: keep it open for another request."""
