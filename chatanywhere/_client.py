@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -382,7 +383,10 @@ def _is_exposed(host: str) -> bool:
     """Whether what is sent to this host can be read on its way."""
     parts = urlsplit(host)
     name = parts.hostname or ""
-    loopback = name in ("localhost", "::1") or name.startswith("127.") or name.endswith(".localhost")
+    try:
+        loopback = ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        loopback = name == "localhost" or name.endswith(".localhost")
     return parts.scheme == "http" and not loopback
 
 

@@ -55,16 +55,27 @@ class ChatAnywhereError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
     def redact(self, secret: str) -> None:
-        """Replace `secret`, which a server may have repeated, wherever the error holds it."""
-        self.args = _without(secret, self.args)
-        for name, value in vars(self).items():
-            if name != "partial":  # the answer's text is the caller's as it is
-                setattr(self, name, _without(secret, value))
+        """Replace `secret`, which a server may have repeated, wherever the error or its causes hold it."""
+        pending: list[Any] = [self]
+        seen: list[BaseException] = []
+        while pending:
+            error = pending.pop()
+            if isinstance(error, BaseException) and error not in seen:
+                seen.append(error)
+                pending += [error.__cause__, error.__context__, *error.args]
+                error.args = _without(secret, error.args)
+                for name, value in vars(error).items():
+                    if name != "partial":  # the answer's text is the caller's as it is
+                        setattr(error, name, _without(secret, value))
+                if isinstance(error, UnicodeDecodeError):
+                    error.object = error.object.replace(secret.encode(), b"***")
 
 
 def _without(secret: str, value: Any) -> Any:
     if isinstance(value, str):
         return value.replace(secret, "***")
+    if isinstance(value, bytes):
+        return value.replace(secret.encode(), b"***")
     if isinstance(value, dict):
         return {_without(secret, key): _without(secret, item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -32,7 +32,13 @@ from ._errors import (
 )
 from ._exchange import POOLS, RECEIVE_SIZE, Exchange, GuardedSocket, GuardedSSLSocket
 
-_FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
+_FOREIGN = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    urllib3.exceptions.ProxySchemeUnsupported,  # the one that is not an HTTPError
+    http.client.HTTPException,
+    OSError,
+)
 """What requests, urllib3, http.client and the socket raise when the world fails them."""
 
 
@@ -55,7 +61,7 @@ class Answer:
         self._response = exchange.response
         self.body = Body(
             response.headers,
-            limit=max_bytes,
+            limit=max_bytes if 200 <= response.status_code < 300 else None,  # of an error, the beginning is read
             framed=self._response is not None,
             empty=response.status_code in (204, 304),
         )
@@ -148,20 +154,27 @@ class Transport:
             request = requests.Request(method, url, headers=dict(headers), data=content).prepare()
             return adapter.send(request, stream=True, verify=bool(self._verify), proxies=proxies)
 
+        if url.startswith("https:"):
+            _ = adapter.tls_context  # a bad CA bundle is told here; requests would take it for a bad URL
         try:
             response = exchange.run(send)
         except _FOREIGN as exc:
-            exchange.detach()
-            raise exchange.failure() or _opening_error(exc, urlsplit(url).netloc) from _without_request(exc)
+            foreign = exc
         except BaseException:
             exchange.detach()
             raise
-        try:
-            return Answer(response, exchange, max_bytes)
-        except ProtocolError:
-            exchange.detach()
-            response.close()
-            raise
+        else:
+            try:
+                return Answer(response, exchange, max_bytes)
+            except ProtocolError:
+                exchange.detach()
+                response.close()
+                raise
+        exchange.detach()
+        # Raised out here, and from the root alone: the errors around it hold the request with the key, and the
+        # pool with the proxy's password.
+        root = _root(foreign)
+        raise exchange.failure() or _opening_error(foreign, root, urlsplit(url).netloc) from root
 
     def close(self) -> None:
         """Close the pooled connections. The next call opens new ones."""
@@ -198,7 +211,7 @@ class _Adapter(HTTPAdapter):
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         scheme = proxy.partition(":")[0].lower()
         if scheme == "https":
-            kwargs["proxy_ssl_context"] = self._tls_context
+            kwargs["proxy_ssl_context"] = self.tls_context
         manager = super().proxy_manager_for(proxy, **kwargs)
         if scheme.startswith("socks"):
             from . import _socks
@@ -211,7 +224,7 @@ class _Adapter(HTTPAdapter):
     def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
         host, settings = super().build_connection_pool_key_attributes(*args, **kwargs)
         if host["scheme"] == "https":
-            settings["ssl_context"] = self._tls_context
+            settings["ssl_context"] = self.tls_context
         return host, settings
 
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
@@ -228,7 +241,7 @@ class _Adapter(HTTPAdapter):
         super().close()
 
     @cached_property
-    def _tls_context(self) -> ssl.SSLContext:
+    def tls_context(self) -> ssl.SSLContext:
         context: ssl.SSLContext = create_urllib3_context()
         context.sslsocket_class = GuardedSSLSocket
         if self._verify is False:
@@ -250,13 +263,6 @@ def _default_ca_bundle() -> str:
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
 
 
-def _without_request(exc: BaseException) -> BaseException:
-    """Take the request, whose headers hold the key, out of an error of requests."""
-    if isinstance(exc, requests.RequestException):
-        exc.request = exc.response = None
-    return exc
-
-
 def _causes(exc: BaseException) -> list[BaseException]:
     """The errors that `exc` was made from, itself first; requests and urllib3 keep them in several places."""
     found: list[BaseException] = []
@@ -269,27 +275,29 @@ def _causes(exc: BaseException) -> list[BaseException]:
     return found
 
 
-def _opening_error(exc: BaseException, host: str) -> ChatAnywhereError:
+def _root(exc: BaseException) -> BaseException:
+    """The innermost error that says what happened: the operating system's, TLS's or http.client's."""
+    causes = _causes(exc)
+    wrappers = (requests.RequestException, urllib3.exceptions.HTTPError)
+    roots = [cause for cause in causes if not isinstance(cause, wrappers)]
+    return roots[0] if roots else causes[-1]
+
+
+def _opening_error(exc: BaseException, root: BaseException, host: str) -> ChatAnywhereError:
     causes = _causes(exc)
 
-    def first(*kinds: type[BaseException]) -> BaseException | None:
-        return next((cause for cause in causes if isinstance(cause, kinds)), None)
+    def has(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
 
-    refused = first(urllib3.exceptions.NewConnectionError)  # a kind of ConnectTimeoutError
-    if not refused and first(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
+    refused = has(urllib3.exceptions.NewConnectionError)  # a kind of ConnectTimeoutError
+    if not refused and has(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
         return APITimeoutError("timeout: no connection in time", "connect")
-    if first(requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
+    if has(requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
         return APITimeoutError("timeout: the answer did not begin in time", "headers")
-    lost = first(ConnectionError)
-    malformed = first(http.client.HTTPException)
-    if malformed and not lost:
-        return ProtocolError(f"the answer is not HTTP: {_words(malformed)}")
-    proxied = " through the proxy" if first(requests.exceptions.ProxyError, urllib3.exceptions.ProxyError) else ""
-    # Of requests' errors, which are OSErrors too, and their like only the innermost says what happened.
-    roots = [
-        cause for cause in causes if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException)
-    ]
-    return APIConnectionError(f"no connection to {host}{proxied}: {_words(roots[0] if roots else exc)}")
+    if isinstance(root, http.client.HTTPException) and not isinstance(root, ConnectionError):
+        return ProtocolError(f"the answer is not HTTP: {_words(root)}")
+    proxied = " through the proxy" if has(requests.exceptions.ProxyError, urllib3.exceptions.ProxyError) else ""
+    return APIConnectionError(f"no connection to {host}{proxied}: {_words(root)}")
 
 
 def _interruption(exc: BaseException) -> ChatAnywhereError:

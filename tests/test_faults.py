@@ -9,10 +9,10 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Callable
 
 import psutil
 import pytest
@@ -35,7 +35,6 @@ from chatanywhere.testing import Fault, LoopbackServer
 
 PIECES = ["one ", "二 ", "three"]
 TEXT = "".join(PIECES)
-CELLS: Counter[str] = Counter()  # passed, by fault; printed by conftest.pytest_terminal_summary
 
 READ = Timeout(total=20, connect=10, read=0.3)
 TOTAL = Timeout(total=0.5)
@@ -174,7 +173,13 @@ def sockets() -> int:
 
 @pytest.mark.parametrize(("case", "protocol", "tls"), list(cells()))
 def test_a_fault_loses_nothing_and_leaves_nothing(
-    case: Case, protocol: str, tls: bool, face: Face, tls_context: ssl.SSLContext, ca_file: Path
+    case: Case,
+    protocol: str,
+    tls: bool,
+    face: Face,
+    tls_context: ssl.SSLContext,
+    ca_file: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """The error and its phase are right, the text is whole, the time is kept, the next call works, nothing is left."""
     if FORK and case.name.startswith("bad_chunk"):
@@ -214,4 +219,4 @@ def test_a_fault_loses_nothing_and_leaves_nothing(
             time.sleep(0.005)
         assert not threads() - threads_before
         assert sockets() <= sockets_before
-    CELLS[f"{case.name:30} {protocol:7} {'TLS' if tls else ''}"] += 1
+    record_property("cell", f"{case.name:30} {protocol:7} {'TLS' if tls else ''}")

@@ -1,0 +1,128 @@
+"""The public face, what importing it costs, and which file may know which."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chatanywhere
+from chatanywhere import AsyncClient, AsyncStream, Client, Stream
+
+PACKAGE = Path(chatanywhere.__file__).parent
+
+ANY = None
+MAY_IMPORT: dict[str, str | None] = {
+    "_errors": "",
+    "_types": "",
+    "_sse": "",
+    "_talker": "",
+    "_faults": "",
+    "_policy": "_errors",
+    "_body": "_errors",
+    "_wire": "_errors _types _sse",
+    "_exchange": "_errors _policy",
+    "_socks": "_exchange",
+    "_transport": "_errors _body _exchange _socks",
+    "_reply": "_errors _types _body _wire",
+    "_stream": "_errors _types _wire _reply _transport",
+    "_client": "_errors _types _policy _wire _exchange _transport _stream",
+    "_aio": "_errors _types _policy _stream _client",
+    "typing": "_types",
+    "provider": "_types _wire _client _aio typing",
+    "testing": "_talker _faults",
+    "cli": ANY,
+    "__init__": ANY,
+    "__main__": ANY,
+}
+
+LIBRARIES = {
+    "tenacity": {"_policy"},
+    "anyio": {"_aio"},
+    "requests": {"_transport"},
+    "urllib3": {"_exchange", "_socks", "_transport"},
+    "socks": {"_socks", "_client"},  # the client looks whether it is there
+}
+
+
+def imports(file: Path) -> tuple[set[str], set[str]]:
+    """The files of the package, and the libraries, that a file imports anywhere in it."""
+    ours: set[str] = set()
+    others: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            ours |= {node.module} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            others.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Import):
+            others |= {alias.name.partition(".")[0] for alias in node.names}
+    return ours, others
+
+
+def test_all_is_what_there_is() -> None:
+    """`__all__`, dir() and what can be imported are the same names."""
+    loaded = {
+        name
+        for name, value in vars(chatanywhere).items()
+        if not name.startswith("_")
+        and not inspect.ismodule(value)
+        and name not in ("annotations", "Any", "TYPE_CHECKING")
+    }
+    assert sorted(chatanywhere.__all__) == chatanywhere.__all__ == dir(chatanywhere)
+    assert loaded | {"AsyncClient", "AsyncStream", "__version__"} == set(chatanywhere.__all__)
+    assert all(getattr(chatanywhere, name) for name in chatanywhere.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = chatanywhere.no_such_name
+
+
+def test_importing_the_client_imports_no_more_than_it_needs() -> None:
+    """Nothing that only some programs use is loaded for all of them."""
+    unwanted = ["anyio", "tenacity", "argparse", "asyncio", "concurrent.futures", "chatanywhere.testing"]
+    code = f"import sys; from chatanywhere import Client; print(*set({unwanted}) & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.glob("*.py")), ids=lambda file: file.stem)
+def test_imports_point_one_way(file: Path) -> None:
+    """Each file imports only those that it may know, and each library has its file."""
+    ours, others = imports(file)
+    allowed = MAY_IMPORT[file.stem]
+    if allowed is not ANY:
+        assert ours <= set(allowed.split())
+    for library, files in LIBRARIES.items():
+        assert library not in others or file.stem in files
+
+
+ONLY_BLOCKING = {
+    "Client": {
+        "close": "it is aclose there",
+        "models": "a list that is asked for once needs no event loop",
+    },
+    "Stream": {"close": "it is aclose there"},
+}
+ONLY_ASYNC = {
+    "AsyncClient": {"aclose": "it is close there", "from_sync": "it makes an async client of a blocking one"},
+    "AsyncStream": {"aclose": "it is close there"},
+}
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in vars(kind) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(("blocking", "asynchronous"), [(Client, AsyncClient), (Stream, AsyncStream)])
+def test_both_faces_have_the_same_names(blocking: type, asynchronous: type) -> None:
+    """What can be done with one can be done with the other; each exception has its reason."""
+    assert public(blocking) - public(asynchronous) == set(ONLY_BLOCKING[blocking.__name__])
+    assert public(asynchronous) - public(blocking) == set(ONLY_ASYNC[asynchronous.__name__])
+
+
+@pytest.mark.parametrize("method", ["stream", "complete"])
+def test_both_faces_take_the_same_arguments(method: str) -> None:
+    """A call is written the same way."""
+    blocking, asynchronous = (inspect.signature(getattr(kind, method)) for kind in (Client, AsyncClient))
+    assert blocking.parameters == asynchronous.parameters
