@@ -156,6 +156,24 @@ def test_cancel_after_the_end_does_nothing(raw_server: RawServer) -> None:
     assert raw_server.connections == 1
 
 
+def test_a_late_cancel_does_not_hit_the_next_call_on_the_connection(raw_server: RawServer) -> None:
+    """cancel() and close() of an answer that has ended leave the call alone that uses its connection now."""
+    answers = iter([[BEGUN, b"0\r\n\r\n", None], [BEGUN, lambda _: late.wait(10), b"0\r\n\r\n"]])
+    late = threading.Event()
+    raw_server.steps = lambda _: next(answers)  # type: ignore[assignment,return-value]
+    client = web(raw_server)
+    first = client.stream("Hello")
+    assert list(first) == ["one"]
+    second = client.stream("Hello")
+    assert next(second) == "one"
+    first.cancel()
+    first.close()
+    late.set()
+    assert list(second) == []
+    assert second.completion.text == "one"
+    assert raw_server.connections == 1
+
+
 @needs_signals
 def test_a_signal_handler_may_cancel_what_it_interrupts(raw_server: RawServer) -> None:
     """cancel() called in a handler ends the read that the signal interrupted."""
