@@ -35,6 +35,7 @@ class AsyncStream:
         self._call = call
         self._limiter = limiter
         self._stream: Stream | None = None
+        self._begun = False
 
     # Reading ------------------------------------------------------------------------------------------------
 
@@ -63,6 +64,9 @@ class AsyncStream:
             await self._advance(stream)
 
     async def _open(self) -> Stream:
+        if self._begun:
+            raise RuntimeError("the stream could not be opened, or another task is opening it: make another call")
+        self._begun = True
         self._stream = await self._in_thread(lambda: Stream(self._call))
         return self._stream
 

@@ -14,8 +14,8 @@ import anyio
 import pytest
 from conftest import RawServer
 
-from chatanywhere import AsyncClient, Client, StreamCancelledError
-from chatanywhere.testing import LoopbackServer
+from chatanywhere import AsyncClient, Client, NotFoundError, StreamCancelledError
+from chatanywhere.testing import Fault, LoopbackServer
 
 backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -180,6 +180,22 @@ def test_a_stream_that_was_never_opened_closes_without_a_word(backend: str) -> N
 
         run(backend, main)
         assert server.requests == []
+
+
+@backends
+def test_a_call_that_failed_is_not_made_again(backend: str) -> None:
+    """Asking a stream that could not be opened for more is refused, and sends nothing."""
+    with LoopbackServer(faults=[Fault.status(404)]) as server:
+
+        async def main() -> None:
+            stream = AsyncClient("k", base_url=server.url).stream("Hello")
+            with pytest.raises(NotFoundError):
+                await stream.__anext__()
+            with pytest.raises(RuntimeError, match="make another call"):
+                await stream.__anext__()
+
+        run(backend, main)
+        assert len(server.requests) == 1
 
 
 def test_a_limit_on_threads_must_leave_one() -> None:
