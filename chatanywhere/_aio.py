@@ -36,6 +36,7 @@ class AsyncStream:
         self._limiter = limiter
         self._stream: Stream | None = None
         self._begun = False
+        self._at_once = False  # whether the last bytes came without waiting
 
     # Reading ------------------------------------------------------------------------------------------------
 
@@ -45,10 +46,11 @@ class AsyncStream:
     async def __anext__(self) -> str:
         stream = self._stream or await self._open()
         while stream._proceed():
-            for event in stream._pending:
-                if isinstance(event, TextDelta):
-                    return event.text
-            await self._advance(stream)
+            event = stream._take()
+            if event is None:
+                await self._advance(stream)
+            elif isinstance(event, TextDelta):
+                return event.text
         raise StopAsyncIteration
 
     async def events(self) -> AsyncIterator[Event]:
@@ -59,9 +61,11 @@ class AsyncStream:
         """
         stream = self._stream or await self._open()
         while stream._proceed():
-            for event in stream._pending:
+            event = stream._take()
+            if event is None:
+                await self._advance(stream)
+            else:
                 yield event
-            await self._advance(stream)
 
     async def _open(self) -> Stream:
         if self._begun:
@@ -91,11 +95,16 @@ class AsyncStream:
     async def _receive(self, stream: Stream) -> bytes:
         with stream._using() as answer:
             assert answer is not None
+            if self._at_once:  # a server that is faster than this program must not keep the loop to itself
+                await anyio.lowlevel.checkpoint()
+            self._at_once = True
             while (sock := answer.waitable) is not None:
+                budget = answer.budget()
                 data = answer.receive_nowait(sock)
                 if data is not None:
                     return data
-                with anyio.move_on_after(answer.budget()) as scope:
+                self._at_once = False
+                with anyio.move_on_after(budget) as scope:
                     await anyio.wait_readable(sock)
                 if scope.cancelled_caught:
                     raise answer.expire()

@@ -82,7 +82,7 @@ class Client:
         timeout: TimeoutLike = Timeout(),  # noqa: B008  frozen
         retry: RetryLike = Retry(),  # noqa: B008  frozen
         proxy: str | None = None,
-        verify: bool | str = True,
+        verify: bool | str | os.PathLike[str] = True,
         headers: Mapping[str, str] | None = None,
         max_response_bytes: int | None = 256 * 1024 * 1024,
     ) -> None:
@@ -111,7 +111,7 @@ class Client:
         timeout: TimeoutLike,
         retry: RetryLike,
         proxy: str | None,
-        verify: bool | str,
+        verify: bool | str | os.PathLike[str],
         headers: Mapping[str, str] | None,
         max_response_bytes: int | None,
     ) -> None:
@@ -128,6 +128,8 @@ class Client:
                 f"max_response_bytes={max_response_bytes}: a positive number of bytes, or None for no limit"
             )
         self._max_bytes = max_response_bytes
+        if not isinstance(verify, bool):
+            verify = os.fspath(verify)
         if isinstance(verify, str) and not os.path.exists(verify):
             raise ValueError(f"verify={verify!r}: there is no such file or folder of CA certificates")
         self._transport = Transport(proxy=_checked_proxy(proxy), verify=verify)
@@ -190,6 +192,9 @@ class Client:
         answer, _ = call.open(None)
         try:
             content = b"".join(_blocks(answer))
+        except ChatAnywhereError as error:
+            call.complete(error)
+            raise
         finally:
             answer.close()
         try:

@@ -55,14 +55,17 @@ class ChatAnywhereError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
     def redact(self, secret: str) -> None:
-        """Replace `secret`, which a server may have repeated, wherever the error or its causes hold it."""
+        """Replace `secret`, which a server may have repeated, wherever the error or its causes hold it.
+
+        The context is left alone: it may be an exception of the program that made the call.
+        """
         pending: list[Any] = [self]
         seen: list[BaseException] = []
         while pending:
             error = pending.pop()
             if isinstance(error, BaseException) and error not in seen:
                 seen.append(error)
-                pending += [error.__cause__, error.__context__, *error.args]
+                pending += [error.__cause__, *error.args]
                 error.args = _without(secret, error.args)
                 for name, value in vars(error).items():
                     if name != "partial":  # the answer's text is the caller's as it is

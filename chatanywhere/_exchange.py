@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextvars
 import http.client
 import io
+import os
 import queue
 import socket
 import ssl
@@ -59,6 +60,7 @@ class Exchange:
     """
 
     def __init__(self, timeout: Timeout) -> None:
+        self._process = os.getpid()
         self.cancelled = False
         self.response: Response | None = None
         self._timeout = timeout
@@ -90,7 +92,7 @@ class Exchange:
         if mailbox is not None:
             mailbox.put(None)
         with self._lock:
-            if self._socket is not None:
+            if self._socket is not None and self._process == os.getpid():  # a forked child shares the connection
                 _shutdown(self._socket)
 
     def failure(self) -> ChatAnywhereError | None:
@@ -427,11 +429,39 @@ class GuardedSecureConnection(GuardedConnection, HTTPSConnection):
     """The same for https://."""
 
 
+class LockFreeStack(queue.LifoQueue[Any]):
+    """Takes the place of the queue in which a urllib3 pool keeps its idle connections.
+
+    That one has a lock in Python code, and a signal handler, or Ctrl-C, that comes while it is held would leave
+    it locked for good. Appending to a list and popping from it can't be interrupted.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        self._maxsize = maxsize
+        self._items: list[Any] = []
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if len(self._items) >= self._maxsize:
+            raise queue.Full
+        self._items.append(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return self._items.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def qsize(self) -> int:
+        return len(self._items)
+
+
 class GuardedPool(HTTPConnectionPool):
+    QueueCls = LockFreeStack  # type: ignore[assignment]
     ConnectionCls = GuardedConnection
 
 
 class GuardedSecurePool(HTTPSConnectionPool):
+    QueueCls = LockFreeStack  # type: ignore[assignment]
     ConnectionCls = GuardedSecureConnection
 
 

@@ -23,8 +23,8 @@ class Reply:
         self.over = False
         self.error: ChatAnywhereError | None = None
         self.delivered = False
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
+        self._text = _Pieces()
+        self._reasoning = _Pieces()
         self._tool_calls: dict[int, list[ToolCallDelta]] = {}
         self._started: Started | None = None
         self._finished: Finished | None = None
@@ -35,6 +35,9 @@ class Reply:
         self._body = body
         self._decoder = decoder
         self.error = None
+        self._started = None
+        self._finished = None
+        self._usage = None
 
     @property
     def done(self) -> bool:
@@ -87,11 +90,11 @@ class Reply:
 
     @property
     def text(self) -> str:
-        return _joined(self._text)
+        return self._text.joined()
 
     @property
     def reasoning(self) -> str:
-        return _joined(self._reasoning)
+        return self._reasoning.joined()
 
     def completion(self, request_id: str | None) -> Completion:
         """The answer as a value."""
@@ -107,11 +110,21 @@ class Reply:
         )
 
 
-def _joined(pieces: list[str]) -> str:
-    # Joined in place, so that asking for the text at every piece does not join all of it every time.
-    if len(pieces) > 1:
-        pieces[:] = ["".join(pieces)]
-    return pieces[0] if pieces else ""
+class _Pieces:
+    """Text that grows. Another thread may ask for it at any moment, so nothing is ever taken away."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self.append = self._pieces.append
+        self._known = (0, "")  # how many pieces have been joined, and to what
+
+    def joined(self) -> str:
+        count, text = self._known
+        new = self._pieces[count:]
+        if new:
+            text += "".join(new)
+            self._known = (count + len(new), text)
+        return text
 
 
 def _tool_call(deltas: list[ToolCallDelta]) -> ToolCall:

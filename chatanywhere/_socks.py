@@ -6,9 +6,15 @@ import socket
 from typing import Any
 
 import socks
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from ._exchange import GuardedConnection, GuardedSecureConnection, GuardedSocket, current
+from ._exchange import (
+    GuardedConnection,
+    GuardedPool,
+    GuardedSecureConnection,
+    GuardedSecurePool,
+    GuardedSocket,
+    current,
+)
 
 
 class _SocksSocket(GuardedSocket, socks.socksocket):
@@ -44,11 +50,11 @@ class _SecureSocksConnection(_SocksConnection, GuardedSecureConnection):
     pass
 
 
-class _Pool(HTTPConnectionPool):
+class _Pool(GuardedPool):
     ConnectionCls = _SocksConnection
 
 
-class _SecurePool(HTTPSConnectionPool):
+class _SecurePool(GuardedSecurePool):
     ConnectionCls = _SecureSocksConnection
 
 

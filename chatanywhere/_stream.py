@@ -65,10 +65,11 @@ class Stream:
 
     def __next__(self) -> str:
         while self._proceed():
-            for event in self._pending:
-                if isinstance(event, TextDelta):
-                    return event.text
-            self._advance()
+            event = self._take()
+            if event is None:
+                self._advance()
+            elif isinstance(event, TextDelta):
+                return event.text
         raise StopIteration
 
     def events(self) -> Iterator[Event]:
@@ -78,12 +79,24 @@ class Stream:
             ChatAnywhereError: the answer failed.
         """
         while self._proceed():
-            for event in self._pending:  # noqa: UP028  "yield from" would close _pending when its caller breaks
+            event = self._take()
+            if event is None:
+                self._advance()
+            else:
                 yield event
-            self._advance()
+
+    def _take(self) -> Event | None:
+        """Return the next event of what has arrived, None if there is none."""
+        try:
+            return next(self._pending, None)
+        except BaseException:  # Ctrl-C while decoding: what was being decoded is lost, so nothing may follow it
+            self.close()
+            raise
 
     def _proceed(self) -> bool:
-        """Whether there may be more; raises when the stream was cancelled."""
+        """Whether there may be more; raises when the stream was cancelled, or is being read elsewhere."""
+        if self._busy:
+            raise RuntimeError("another thread or task is reading this stream")
         if self._call.cancelled and not self._ended:
             self._fail(StreamCancelledError("the call was cancelled"))
         return not self._ended
@@ -131,6 +144,7 @@ class Stream:
             self._fail(error)
         else:
             self._release()
+            self._answer = None
             try:
                 self._open(error)
             except ChatAnywhereError as last:

@@ -57,6 +57,7 @@ class Answer:
         self._raw = response.raw
         self._exchange = exchange
         exchange.reading()
+        self._closed = False
         # None where urllib3 has been replaced, or mocked: its public method is used then.
         self._response = exchange.response
         self.body = Body(
@@ -72,6 +73,8 @@ class Answer:
         Raises:
             ChatAnywhereError: the connection failed, a limit ran out, or the call was cancelled.
         """
+        if self.body.complete:  # an answer without a body
+            return b""
         try:
             if self._response is not None:
                 return self._response.receive()
@@ -91,6 +94,8 @@ class Answer:
             ChatAnywhereError: the connection failed, or the call was cancelled.
         """
         assert self._response is not None
+        if self.body.complete:
+            return b""
         try:
             return self._response.receive_nowait(sock)
         except _FOREIGN as exc:
@@ -113,6 +118,9 @@ class Answer:
 
     def close(self) -> None:
         """Give the connection back to its pool if the body was read to its end, else close it."""
+        if self._closed:  # a signal handler may have come in between
+            return
+        self._closed = True
         self._exchange.detach()
         if self.body.complete and not self.body.surplus and not self._exchange.cancelled:
             if self._response is not None:

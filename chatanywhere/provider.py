@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from ._aio import AsyncStream
     from .typing import AsyncResult, CreateResult
 
-_FOR_THE_CLIENT = frozenset(("api_key", "base_url", "headers", "proxy", "retry", "timeout", "verify"))
+_FOR_THE_CLIENT = frozenset(
+    ("api_key", "base_url", "headers", "max_response_bytes", "proxy", "retry", "timeout", "verify")
+)
 _FOR_G4F = frozenset(
     ("ignore_stream", "ignore_working", "ignored", "provider", "return_conversation", "stream", "stream_timeout")
 )

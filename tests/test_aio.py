@@ -14,7 +14,7 @@ import anyio
 import pytest
 from conftest import RawServer
 
-from chatanywhere import AsyncClient, Client, NotFoundError, StreamCancelledError
+from chatanywhere import APITimeoutError, AsyncClient, Client, NotFoundError, StreamCancelledError
 from chatanywhere.testing import Fault, LoopbackServer
 
 backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -180,6 +180,54 @@ def test_a_stream_that_was_never_opened_closes_without_a_word(backend: str) -> N
 
         run(backend, main)
         assert server.requests == []
+
+
+@backends
+def test_a_fast_server_does_not_keep_the_loop_to_itself(backend: str) -> None:
+    """While an answer comes faster than it is read, other tasks run and the total holds."""
+    with LoopbackServer(lambda _: ["x" * 65536] * 20_000) as server:
+
+        async def main() -> int:
+            turns = 0
+
+            async def count() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await anyio.sleep(0.01)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(count)
+                with pytest.raises(APITimeoutError):
+                    await AsyncClient(base_url=server.url, protocol="web", timeout=0.4, retry=1).complete("Hello")
+                tasks.cancel_scope.cancel()
+            return turns
+
+        assert run(backend, main) > 5
+
+
+@backends
+def test_one_task_at_a_time_reads_a_stream(raw_server: RawServer, backend: str) -> None:
+    """A second reader is refused, and the first one is not disturbed."""
+    raw_server.answer(BEGUN, lambda _: proceed.wait(10), b"3\r\ntwo\r\n0\r\n\r\n")
+    proceed = threading.Event()
+
+    async def main() -> list[str]:
+        stream = AsyncClient(base_url=raw_server.url, protocol="web").stream("Hello")
+        pieces = [await stream.__anext__()]
+
+        async def read() -> None:
+            pieces.append(await stream.__anext__())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await anyio.sleep(0.05)
+            with pytest.raises(RuntimeError, match="another thread or task"):
+                await stream.__anext__()
+            proceed.set()
+        return pieces
+
+    assert run(backend, main) == ["one", "two"]
 
 
 @backends

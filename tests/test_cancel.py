@@ -184,6 +184,22 @@ def test_a_signal_handler_may_cancel_what_it_interrupts(raw_server: RawServer) -
         next(stream)
 
 
+def test_ctrl_c_while_decoding_is_no_end(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of which something was lost to an interrupt is never taken for a complete one."""
+    raw_server.answer(BEGUN, b"0\r\n\r\n")
+    stream = web(raw_server).stream("Hello")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("chatanywhere._wire._TextDecoder.feed", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            next(stream)
+    with pytest.raises(StreamCancelledError):
+        next(stream)
+
+
 @needs_signals
 @pytest.mark.parametrize("begun", [b"", BEGUN], ids=["before the answer", "within it"])
 def test_ctrl_c_leaves_no_half_read_connection(raw_server: RawServer, begun: bytes) -> None:

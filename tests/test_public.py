@@ -44,7 +44,7 @@ LIBRARIES = {
     "tenacity": {"_policy"},
     "anyio": {"_aio"},
     "requests": {"_transport"},
-    "urllib3": {"_exchange", "_socks", "_transport"},
+    "urllib3": {"_exchange", "_transport"},
     "socks": {"_socks", "_client"},  # the client looks whether it is there
 }
 

@@ -19,6 +19,7 @@ from chatanywhere import (
     ChatAnywhereError,
     Client,
     ProtocolError,
+    Retry,
     StreamInterruptedError,
     Timeout,
 )
@@ -292,6 +293,29 @@ def test_a_hundred_thousand_small_chunks_come_out_in_order(raw_server: RawServer
     outcome = face.ask(client_of(raw_server))
     assert outcome.text == "".join(texts)
     assert len(outcome.pieces) < len(texts) / 10
+
+
+@pytest.mark.parametrize("head_", [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"])
+def test_an_answer_without_a_body_is_over_at_once(raw_server: RawServer, face: Face, head_: bytes) -> None:
+    """Nothing is waited for where nothing can come; on the openai protocol an empty answer is a cut one."""
+    raw_server.answer(head_, raw_server.hold)
+    outcome = face.ask(client_of(raw_server))
+    assert (outcome.text, outcome.error) == ("", None)
+    outcome = face.ask(client_of(raw_server, "openai"))
+    assert type(outcome.error) is StreamInterruptedError
+    assert outcome.seconds < 2
+
+
+def test_what_a_failed_attempt_told_is_not_kept(raw_server: RawServer) -> None:
+    """Usage of an attempt that came to nothing is not reported for the one that succeeds."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    first = [f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n".encode()]
+    _, second = content_of("openai", [TEXT])
+    answers = iter([until_close("text/event-stream", first), until_close("text/event-stream", second)])
+    raw_server.steps = lambda _: next(answers)  # type: ignore[assignment,return-value]
+    client = client_of(raw_server, "openai", retry=Retry(attempts=2, backoff=0))
+    completion = client.complete("Hello")
+    assert (completion.text, completion.usage) == (TEXT, None)
 
 
 def test_a_server_that_refuses_is_a_connection_error(face: Face) -> None:
