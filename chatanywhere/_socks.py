@@ -51,11 +51,11 @@ class _SecureSocksConnection(_SocksConnection, GuardedSecureConnection):
 
 
 class _Pool(GuardedPool):
-    ConnectionCls = _SocksConnection
+    ConnectionCls = _SocksConnection  # type: ignore[assignment]
 
 
 class _SecurePool(GuardedSecurePool):
-    ConnectionCls = _SecureSocksConnection
+    ConnectionCls = _SecureSocksConnection  # type: ignore[assignment]
 
 
 POOLS = {"http": _Pool, "https": _SecurePool}
