@@ -135,6 +135,7 @@ class _Pieces(AsyncGenerator[str, None]):
     def __init__(self, ask: Callable[[], AsyncStream]) -> None:
         self._ask: Callable[[], AsyncStream] | None = ask
         self._stream: AsyncStream | None = None
+        self._running = False
 
     def __await__(self) -> Generator[None, None, AsyncGenerator[str, None]]:
         return self
@@ -146,11 +147,16 @@ class _Pieces(AsyncGenerator[str, None]):
             self._stream = ask()
         if self._stream is None:
             raise StopAsyncIteration
+        if self._running:
+            raise RuntimeError("another task is reading this answer")
+        self._running = True
         try:
             return await self._stream.__anext__()
         except BaseException:
             self._stream = None  # like any generator, this one is over once it has raised
             raise
+        finally:
+            self._running = False
 
     async def athrow(
         self, kind: Any, value: BaseException | object = None, traceback: TracebackType | None = None
@@ -159,7 +165,12 @@ class _Pieces(AsyncGenerator[str, None]):
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.aclose()
-        error = kind if isinstance(kind, BaseException) else value if isinstance(value, BaseException) else kind()
+        if isinstance(kind, BaseException):
+            error = kind
+        elif isinstance(value, BaseException):
+            error = value
+        else:
+            error = kind() if value is None else kind(*value) if isinstance(value, tuple) else kind(value)
         raise error.with_traceback(traceback) if traceback else error
 
     async def aclose(self) -> None:

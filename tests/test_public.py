@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "__main__": ANY,
 }
 
-LIBRARIES = {
+LIBRARIES: dict[str, set[str]] = {
     "tenacity": {"_policy"},
     "anyio": {"_aio"},
     "requests": {"_transport"},
@@ -56,10 +56,14 @@ def imports(file: Path) -> tuple[set[str], set[str]]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             ours |= {node.module} if node.module else {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            others.add(node.module.partition(".")[0])
-        elif isinstance(node, ast.Import):
-            others |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, (ast.ImportFrom, ast.Import)):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            for module in modules:
+                first, _, rest = module.partition(".")
+                if first == "chatanywhere":  # the same file by its long name
+                    ours.add(rest or "__init__")
+                else:
+                    others.add(first)
     return ours, others
 
 
@@ -84,6 +88,33 @@ def test_importing_the_client_imports_no_more_than_it_needs() -> None:
     unwanted = ["anyio", "tenacity", "argparse", "asyncio", "concurrent.futures", "chatanywhere.testing"]
     code = f"import sys; from chatanywhere import Client; print(*set({unwanted}) & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_importing_the_package_imports_none_of_its_lazy_files() -> None:
+    """`import chatanywhere` loads neither the async face nor the loopback server, and their names still work."""
+    code = (
+        "import sys, chatanywhere\n"
+        "lazy = ['chatanywhere._aio', 'chatanywhere.testing', 'chatanywhere._faults', 'chatanywhere._talker',\n"
+        "        'chatanywhere.cli', 'chatanywhere._socks']\n"
+        "print(*[name for name in lazy if name in sys.modules])\n"
+        "from chatanywhere import *\n"
+        "print(*[name for name in chatanywhere.__all__ if name not in globals()])\n"
+        "print(AsyncClient.__name__, AsyncStream.__name__)"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == "\n\nAsyncClient AsyncStream\n"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="sys.stdlib_module_names is new in 3.10")
+def test_the_package_needs_no_library_but_those_it_names() -> None:
+    """Every import is the package's own, the standard library's, or one of the table's."""
+    used = set().union(*(imports(file)[1] for file in PACKAGE.glob("*.py")))
+    assert used - set(sys.stdlib_module_names) == set(LIBRARIES)
+
+
+def test_every_file_has_its_row() -> None:
+    """The table of imports names the files that there are, and no others."""
+    assert set(MAY_IMPORT) == {file.stem for file in PACKAGE.glob("*.py")}
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGE.glob("*.py")), ids=lambda file: file.stem)

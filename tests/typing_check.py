@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Mapping
+from typing import Literal, NoReturn
+
 from chatanywhere import (
     APIStatusError,
     APITimeoutError,
     AsyncClient,
+    AsyncGeneratorProvider,
+    AsyncStream,
     ChatAnywhere,
+    ChatAnywhereAPI,
     ChatAnywhereError,
     Client,
     Completion,
+    Finished,
+    ReasoningDelta,
     Retry,
+    Started,
     Stream,
     TextDelta,
     Timeout,
+    ToolCall,
+    ToolCallDelta,
     Usage,
 )
-from chatanywhere.typing import AsyncResult, CreateResult, Event, Messages
+from chatanywhere.typing import AsyncResult, CreateResult, Event, Message, Messages
 
 
 def blocking(messages: list[dict[str, str]]) -> str:
@@ -67,3 +78,79 @@ def failure(error: ChatAnywhereError) -> tuple[str, int]:
         hint: str | None = error.hint
         return hint or error.message, error.status_code
     return error.partial, error.attempts
+
+
+def whole(completion: Completion) -> None:
+    text: str = completion.text
+    reasoning: str = completion.reasoning
+    calls: tuple[ToolCall, ...] = completion.tool_calls
+    names: list[str | None] = [call.name for call in calls]
+    finish_reason: str | None = completion.finish_reason
+    ids: tuple[str | None, str | None, str | None] = (completion.id, completion.model, completion.request_id)
+    print(text, reasoning, names, finish_reason, ids)
+    completion.text = ""  # type: ignore[misc]  # it is frozen
+
+
+def unreachable(value: NoReturn) -> NoReturn:
+    raise AssertionError(value)
+
+
+def every_event(event: Event) -> str | int | None:
+    if isinstance(event, Started):
+        return event.id or event.model
+    if isinstance(event, (TextDelta, ReasoningDelta)):
+        return event.text
+    if isinstance(event, ToolCallDelta):
+        return event.name or event.arguments
+    if isinstance(event, Finished):
+        return event.reason
+    if isinstance(event, Usage):
+        return event.prompt_tokens + event.completion_tokens
+    unreachable(event)  # these are all: an error here says that an event has been forgotten above
+
+
+async def asynchronous_stream(client: AsyncClient, message: Message) -> Mapping[str, str]:
+    stream: AsyncStream = client.stream([message], model="m", retry=None, headers={"X-Mine": "1"})
+    event: Event
+    async with stream as same:
+        async for event in same.events():
+            print(every_event(event))
+    whole(stream.completion)
+    status: int = stream.status_code
+    request_id: str | None = stream.request_id
+    print(status, request_id)
+    return stream.headers
+
+
+async def generator(kind: type[AsyncGeneratorProvider], messages: Messages) -> str:
+    awaited: AsyncGenerator[str, None] = await kind.create_async_generator("", messages, top_p=0.5)
+    piece: str = await awaited.asend(None)
+    await awaited.aclose()
+    models: list[str] = ChatAnywhereAPI.get_models(api_key="k")
+    facts: tuple[str, bool, bool, str] = (kind.url, kind.working, kind.needs_auth, kind.params)
+    text: str = await kind.create_async("", messages)
+    print(piece, models, facts)
+    return text
+
+
+def status(error: APIStatusError) -> None:
+    code: str | None = error.code
+    body: object = error.body
+    headers: Mapping[str, str] = error.headers
+    retry_after: float | None = error.retry_after
+    request_id: str | None = error.request_id
+    print(code, body, headers, retry_after, request_id)
+
+
+def phase(error: APITimeoutError) -> Literal["connect", "headers", "read", "total"]:
+    return error.phase
+
+
+def mistakes(client: Client, asynchronous_client: AsyncClient) -> None:
+    """What a type checker is to object to; mypy reports an `ignore` that is not needed."""
+    client.stream(1)  # type: ignore[arg-type]
+    client.stream("Hello", timeout="5")  # type: ignore[arg-type]
+    client.complete("Hello", retry="often")  # type: ignore[arg-type]
+    Client(protocol="gopher")  # type: ignore[arg-type]
+    with asynchronous_client.stream("Hello"):  # type: ignore[attr-defined]
+        pass
