@@ -8,7 +8,8 @@ closed by different tasks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,175 +17,170 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ._client import DEFAULT, Client
+from ._call import Call
+from ._client import DEFAULT, Client, model_ids
 from ._errors import ChatAnywhereError
 from ._policy import RetryLike, TimeoutLike
-from ._stream import Call, Stream
+from ._stream import BaseStream, Step
 from ._types import Completion, Event, Messages, TextDelta
 
 T = TypeVar("T")
 
 
-class AsyncStream:
+class _Workers:
+    """The worker threads of one client. They are counted apart from those of the program."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        # A limiter belongs to an event loop; the client outlives loops.
+        self._limiters: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("chatanywhere_workers")
+
+    async def run(self, call: Call, function: Callable[[], T]) -> T:
+        """Do a blocking part of a call in a thread; a cancelled task leaves at once, and the thread soon after."""
+        limiter = self._limiters.get(None)
+        if limiter is None:
+            limiter = anyio.CapacityLimiter(self._size)
+            self._limiters.set(limiter)
+        slot = object()
+        try:
+            held = False
+            while not held:
+                with anyio.move_on_after(call.check()):  # waiting for a free thread takes of the call's time too
+                    await limiter.acquire_on_behalf_of(slot)
+                    held = True
+            try:
+                return await anyio.to_thread.run_sync(
+                    function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+                )
+            finally:
+                limiter.release_on_behalf_of(slot)
+        except ChatAnywhereError:
+            raise
+        except BaseException:
+            call.cancel()  # what the thread waits for ends, and what it opened is closed
+            raise
+
+
+class AsyncStream(BaseStream):
     """The answer to one call: an async iterator of `str`, and an async context manager.
 
     Made by `AsyncClient.stream`. Nothing is sent before it is entered or the first piece is asked for.
     """
 
-    def __init__(self, call: Call, limiter: Callable[[], anyio.CapacityLimiter]) -> None:
-        self._call = call
-        self._limiter = limiter
-        self._stream: Stream | None = None
-        self._begun = False
+    def __init__(self, call: Call, workers: _Workers) -> None:
+        super().__init__(call)
+        self._workers = workers
+        self._reading = False
         self._at_once = False  # whether the last bytes came without waiting
-
-    # Reading ------------------------------------------------------------------------------------------------
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self
 
     async def __anext__(self) -> str:
-        stream = self._stream or await self._open()
-        while stream._proceed():
-            event = stream._take()
-            if event is None:
-                await self._advance(stream)
-            elif isinstance(event, TextDelta):
+        while (event := await self._wait()) is not None:
+            if isinstance(event, TextDelta):
                 return event.text
         raise StopAsyncIteration
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Yield all that the answer tells, not its text only. Takes the place of iterating the stream itself.
+    def events(self) -> AsyncIterator[Event]:
+        """Return an iterator of all that the answer tells, not its text only. Takes the place of iterating the stream.
 
-        Raises:
-            ChatAnywhereError: the answer failed.
+        Iterating it raises `ChatAnywhereError` when the answer failed.
         """
-        stream = self._stream or await self._open()
-        while stream._proceed():
-            event = stream._take()
-            if event is None:
-                await self._advance(stream)
-            else:
-                yield event
+        return _Events(self._wait)
 
-    async def _open(self) -> Stream:
-        if self._begun:
-            raise RuntimeError("the stream could not be opened, or another task is opening it: make another call")
-        self._begun = True
-        self._stream = await self._in_thread(lambda: Stream(self._call))
-        return self._stream
+    async def _wait(self) -> Event | None:
+        """Wait until there is another event; None at the end."""
+        with self._alone():
+            while True:
+                step = self._next()
+                if step is Step.RECEIVE:
+                    await self._arrival()
+                elif step is Step.OPEN:
+                    await self._opening()
+                elif step is Step.PAUSE:
+                    await anyio.lowlevel.checkpoint()
+                elif step is Step.END:
+                    return None
+                else:
+                    return step
 
-    async def _advance(self, stream: Stream) -> None:
-        """The loop's counterpart of `Stream._advance`."""
-        if not stream._waiting():
-            if stream._reply.error is None or stream._reply.delivered:
-                stream._settle()
-            else:
-                await self._in_thread(stream._settle)
-            return
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._reading:
+            raise RuntimeError("another thread or task is reading this stream")
+        self._reading = True
         try:
-            data = await self._receive(stream)
-        except ChatAnywhereError as error:
-            stream._reply.fail(error)
-        except BaseException:
-            stream.close()
-            raise
-        else:
-            stream._accept(data)
+            yield
+        finally:
+            self._reading = False
 
-    async def _receive(self, stream: Stream) -> bytes:
-        with stream._using() as answer:
-            assert answer is not None
+    async def _opening(self) -> None:
+        try:
+            await self._workers.run(self._call, self._open)
+        except ChatAnywhereError as error:
+            self._fail(error)
+
+    async def _arrival(self) -> None:
+        """The loop's counterpart of `_receive`, which waits in a thread only where the loop can't."""
+        answer = self._opened()
+        sock = answer.waitable
+        if sock is None:
+            await self._workers.run(self._call, self._receive)
+            return
+        self._busy = True
+        try:
             if self._at_once:  # a server that is faster than this program must not keep the loop to itself
                 await anyio.lowlevel.checkpoint()
             self._at_once = True
-            while (sock := answer.waitable) is not None:
-                budget = answer.budget()
+            while True:
+                limit = self._call.check()
                 data = answer.receive_nowait(sock)
                 if data is not None:
-                    return data
+                    break
                 self._at_once = False
-                with anyio.move_on_after(budget) as scope:
+                with anyio.move_on_after(limit) as scope:
                     await anyio.wait_readable(sock)
                 if scope.cancelled_caught:
-                    raise answer.expire()
-        return await self._in_thread(stream._receive)
-
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        try:
-            return await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=self._limiter())
-        except ChatAnywhereError:
-            raise
+                    raise self._call.expire()
+            self._accept(data)
+        except ChatAnywhereError as error:
+            self._reply.fail(error)
         except BaseException:
-            self.cancel()  # the thread ends at once, and what it opened is closed
-            raise
-
-    # What is known so far -----------------------------------------------------------------------------------
-
-    def _opened(self) -> Stream:
-        if self._stream is None:
-            raise RuntimeError("the stream has not been opened: enter it, or ask for its first piece")
-        return self._stream
-
-    @property
-    def text(self) -> str:
-        """The text so far; stays readable after an error."""
-        return self._stream.text if self._stream else ""
-
-    @property
-    def reasoning(self) -> str:
-        """What the model thought before it answered, so far."""
-        return self._stream.reasoning if self._stream else ""
-
-    @property
-    def completion(self) -> Completion:
-        """The whole answer.
-
-        Raises:
-            RuntimeError: the stream has not been read to its end.
-        """
-        return self._opened().completion
-
-    @property
-    def status_code(self) -> int:
-        """The HTTP status of the answer."""
-        return self._opened().status_code
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers of the answer; keys are case-insensitive."""
-        return self._opened().headers
-
-    @property
-    def request_id(self) -> str | None:
-        """The server's name for the request, from the header `x-request-id`."""
-        return self._opened().request_id
-
-    # Ending -------------------------------------------------------------------------------------------------
-
-    def cancel(self) -> None:
-        """Stop at once, from any task or thread; a reader gets `StreamCancelledError`."""
-        if self._stream is None:
             self._call.cancel()
-        else:
-            self._stream.cancel()
+            raise
+        finally:
+            self._stop_waiting()
 
     async def aclose(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
-        if self._stream is None:
-            self._call.cancel()
-        else:
-            self._stream.close()
+        self.cancel()
 
     async def __aenter__(self) -> AsyncStream:
-        if self._stream is None:
-            await self._open()
+        with self._alone():
+            if self._answer is None:
+                if self._next() is not Step.OPEN:
+                    raise RuntimeError("the stream could not be opened: make another call")
+                await self._opening()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+class _Events(AsyncIterator[Event]):
+    """Not an async generator, which an event loop would have to finalise when it is left early."""
+
+    def __init__(self, wait: Callable[[], Awaitable[Event | None]]) -> None:
+        self._wait = wait
+
+    async def __anext__(self) -> Event:
+        event = await self._wait()
+        if event is None:
+            raise StopAsyncIteration
+        return event
 
 
 class AsyncClient:
@@ -196,29 +192,20 @@ class AsyncClient:
     """
 
     def __init__(self, api_key: str | None = None, *, max_threads: int = 40, **settings: Any) -> None:
-        self._set(Client(api_key, **settings), max_threads)
+        self._share(Client(api_key, **settings), max_threads)
 
     @classmethod
     def from_sync(cls, client: Client, *, max_threads: int = 40) -> AsyncClient:
         """Make an async client that shares the connections of a blocking one."""
         self = cls.__new__(cls)
-        self._set(client, max_threads)
+        self._share(client, max_threads)
         return self
 
-    def _set(self, client: Client, max_threads: int) -> None:
+    def _share(self, client: Client, max_threads: int) -> None:
         if max_threads < 1:
             raise ValueError(f"max_threads={max_threads}: a stream needs a thread to be opened")
         self._client = client
-        self._max_threads = max_threads
-        # A limiter belongs to an event loop; the client outlives loops.
-        self._limiters: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("chatanywhere_threads")
-
-    def _limiter(self) -> anyio.CapacityLimiter:
-        limiter = self._limiters.get(None)
-        if limiter is None:
-            limiter = anyio.CapacityLimiter(self._max_threads)
-            self._limiters.set(limiter)
-        return limiter
+        self._workers = _Workers(max_threads)
 
     def stream(
         self,
@@ -231,7 +218,7 @@ class AsyncClient:
         **options: Any,
     ) -> AsyncStream:
         """Prepare a call; see `Client.stream` for the arguments. The time of `timeout` begins now."""
-        return AsyncStream(self._client._call(messages, model, timeout, retry, headers, options), self._limiter)
+        return AsyncStream(self._client._call(messages, model, timeout, retry, headers, options), self._workers)
 
     async def complete(
         self,
@@ -249,6 +236,11 @@ class AsyncClient:
             async for _ in stream:
                 pass
             return stream.completion
+
+    async def models(self) -> list[str]:
+        """Ask the service which models it has; see `Client.models`."""
+        call = self._client._models_call()
+        return model_ids(await self._workers.run(call, call.read))
 
     async def aclose(self) -> None:
         """Close the pooled connections; the next call opens new ones."""

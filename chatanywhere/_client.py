@@ -1,4 +1,4 @@
-"""The blocking client: what was configured, and the one retry loop that every face shares."""
+"""The blocking client: what was configured, and the calls made from it."""
 
 from __future__ import annotations
 
@@ -6,32 +6,24 @@ import ipaddress
 import json
 import os
 import re
+import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 from urllib.parse import SplitResult, urlsplit
 
-from ._errors import (
-    APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    ChatAnywhereError,
-    ProtocolError,
-    StreamCancelledError,
-)
-from ._exchange import Exchange
+from ._call import Call, Service
+from ._errors import AuthenticationError, ProtocolError
 from ._policy import Retry, RetryLike, Timeout, TimeoutLike
 from ._stream import Stream
-from ._transport import Answer, Transport
+from ._transport import Transport, checked_proxy
 from ._types import Completion, Messages
-from ._wire import KEY_PAGE, WIRES, Decoder, Wire, conversation, error_from
+from ._wire import KEY_PAGE, WIRES, Wire, conversation
 
-_USER_AGENT = "chatanywhere-python"
-
-MAX_ERROR_BYTES = 64 * 1024
-"""Bytes that are read of an answer with an error status."""
+if TYPE_CHECKING:
+    from ._aio import AsyncClient
 
 
 class _Default:
@@ -51,7 +43,7 @@ class Client:
 
     It holds configuration and a connection pool. Threads may share it, a process may go on using it after a
     fork, and it pickles: its configuration only, and never the key, which the new process reads from its own
-    environment.
+    environment. What `headers` and `proxy` hold is configuration, secrets included.
 
     Args:
         api_key: the key; else `CHATANYWHERE_API_KEY`, else `OPENAI_API_KEY` if `OPENAI_BASE_URL` (or
@@ -86,6 +78,10 @@ class Client:
         headers: Mapping[str, str] | None = None,
         max_response_bytes: int | None = 256 * 1024 * 1024,
     ) -> None:
+        if protocol not in WIRES:
+            raise ValueError(f"protocol={protocol!r}: choose one of {', '.join(map(repr, WIRES))}")
+        wire = WIRES[protocol]
+        hosts, key = _find_service(wire, base_url, api_key)
         self._settings: dict[str, Any] = {
             "base_url": base_url,
             "protocol": protocol,
@@ -97,29 +93,7 @@ class Client:
             "headers": headers,
             "max_response_bytes": max_response_bytes,
         }
-        self._configure(api_key, **self._settings)
-        if self._wire.needs_key and self._api_key is None:
-            raise _no_key()
-
-    def _configure(
-        self,
-        api_key: str | None,
-        *,
-        base_url: Url | None,
-        protocol: str,
-        model: str | None,
-        timeout: TimeoutLike,
-        retry: RetryLike,
-        proxy: str | None,
-        verify: bool | str | os.PathLike[str],
-        headers: Mapping[str, str] | None,
-        max_response_bytes: int | None,
-    ) -> None:
-        if protocol not in WIRES:
-            raise ValueError(f"protocol={protocol!r}: choose one of {', '.join(map(repr, WIRES))}")
-        self._wire: Wire = WIRES[protocol]
-        self._hosts, self._api_key = _find_service(self._wire, base_url, api_key)
-        self._model = model or os.environ.get("CHATANYWHERE_MODEL") or self._wire.default_model
+        self._model = model or os.environ.get("CHATANYWHERE_MODEL") or wire.default_model
         self._timeout = Timeout.of(timeout)
         self._retry = Retry.of(retry)
         self._headers = _checked_headers(headers)
@@ -127,12 +101,20 @@ class Client:
             raise ValueError(
                 f"max_response_bytes={max_response_bytes}: a positive number of bytes, or None for no limit"
             )
-        self._max_bytes = max_response_bytes
         if not isinstance(verify, bool):
             verify = os.fspath(verify)
         if isinstance(verify, str) and not os.path.exists(verify):
             raise ValueError(f"verify={verify!r}: there is no such file or folder of CA certificates")
-        self._transport = Transport(proxy=_checked_proxy(proxy), verify=verify)
+        transport = Transport(proxy=checked_proxy(proxy) if proxy else proxy, verify=verify)
+        self._service = Service(wire, hosts, key, transport, max_response_bytes)
+        self._check_key()  # the last thing, so that unpickling can do without
+
+    def _check_key(self) -> None:
+        if self._service.wire.needs_key and self._service.api_key is None:
+            raise AuthenticationError(
+                f"no API key: set CHATANYWHERE_API_KEY or pass api_key=. Keys are given out at {KEY_PAGE}",
+                status_code=401,
+            )
 
     def stream(
         self,
@@ -184,23 +166,13 @@ class Client:
             ChatAnywhereError: it can't be reached, or answers with an error.
             RuntimeError: the `web` protocol can't be asked.
         """
-        if self._wire.name != "openai":
+        return model_ids(self._models_call().read())
+
+    def _models_call(self) -> Call:
+        if self._service.wire.name != "openai":
             raise RuntimeError("the web protocol can't be asked for its models: use protocol='openai'")
-        if self._api_key is None:
-            raise _no_key()
-        call = _Call(self, "GET", "/v1/models", None, self._headers, Exchange(self._timeout), self._retry)
-        answer, _ = call.open(None)
-        try:
-            content = b"".join(_blocks(answer))
-        except ChatAnywhereError as error:
-            call.complete(error)
-            raise
-        finally:
-            answer.close()
-        try:
-            return [model["id"] for model in json.loads(content)["data"]]
-        except (ValueError, KeyError, TypeError) as exc:
-            raise ProtocolError("the answer is not a list of models") from exc
+        self._check_key()
+        return Call(self._service, "/v1/models", None, self._headers, self._timeout, self._retry)
 
     def _call(
         self,
@@ -210,25 +182,30 @@ class Client:
         retry: RetryLike,
         headers: Mapping[str, str] | None,
         options: Mapping[str, Any],
-    ) -> _Call:
-        if self._wire.needs_key and self._api_key is None:
-            raise _no_key()
+    ) -> Call:
+        self._check_key()
         if "stream" in options:
             raise TypeError("stream= is not an option: stream() always streams, complete() returns the whole answer")
-        body = self._wire.body(conversation(messages), model or self._model, options)
-        return _Call(
-            self,
-            "POST",
-            self._wire.path,
+        wire = self._service.wire
+        body = wire.body(conversation(messages), model or self._model, options)
+        return Call(
+            self._service,
+            wire.path,
             _encoded({name: value for name, value in body.items() if value is not None}),
             {**self._headers, **_checked_headers(headers)},
-            Exchange(self._timeout if timeout is DEFAULT else Timeout.of(timeout)),
+            self._timeout if timeout is DEFAULT else Timeout.of(timeout),
             self._retry if retry is DEFAULT else Retry.of(retry),
         )
 
+    def as_async(self, *, max_threads: int = 40) -> AsyncClient:
+        """Return an `AsyncClient` that shares this client's settings and connections."""
+        from ._aio import AsyncClient
+
+        return AsyncClient.from_sync(self, max_threads=max_threads)
+
     def close(self) -> None:
         """Close the pooled connections; the next call opens new ones."""
-        self._transport.close()
+        self._service.transport.close()
 
     def __enter__(self) -> Client:
         return self
@@ -242,117 +219,12 @@ class Client:
         return self._settings
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._settings = state
-        self._configure(None, **state)
+        with suppress(AuthenticationError):  # a client without a key says so when it is used
+            self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
-        return f"Client(protocol={self._wire.name!r}, base_url={self._hosts!r}, model={self._model!r})"
-
-
-class _Call:
-    """One call: what to send, and how often and where it is tried."""
-
-    def __init__(
-        self,
-        client: Client,
-        method: str,
-        path: str,
-        content: bytes | None,
-        headers: Mapping[str, str],
-        exchange: Exchange,
-        retry: Retry,
-    ) -> None:
-        self.attempts = 0
-        self._client = client
-        self._method = method
-        self._path = path
-        self._content = content
-        self._headers = headers
-        self._exchange = exchange
-        self._retry = retry
-        self.cancel = exchange.cancel
-        self.linger = exchange.linger
-
-    @property
-    def cancelled(self) -> bool:
-        return self._exchange.cancelled
-
-    def open(self, failed: ChatAnywhereError | None) -> tuple[Answer, Decoder]:
-        if failed is not None:
-            self.complete(failed)
-        exchange = self._exchange
-        return self._retry.run(self._attempt, failed=failed, time_left=exchange.left, sleep=exchange.sleep)
-
-    def _attempt(self) -> tuple[Answer, Decoder]:
-        self.attempts += 1
-        try:
-            answer = self._reach()
-            if not 200 <= answer.status_code < 300:
-                raise self._status_error(answer)
-            return answer, self._client._wire.decoder(answer.headers.get("content-type", ""))
-        except ChatAnywhereError as error:
-            self.complete(error)
-            raise
-
-    def complete(self, error: ChatAnywhereError) -> None:
-        error.attempts = self.attempts
-        key = self._client._api_key
-        if key and len(key) >= 8:  # a shorter one is a placeholder, and may be part of a word
-            error.redact(key)
-
-    def _reach(self) -> Answer:
-        """Ask the first host that can be reached, and remember it."""
-        hosts = self._client._hosts
-        for host in hosts:
-            try:
-                answer = self._ask(host)
-            except (APIConnectionError, APITimeoutError) as error:
-                if host == hosts[-1] or (isinstance(error, APITimeoutError) and error.phase != "connect"):
-                    raise
-            else:
-                if host != hosts[0]:
-                    self._client._hosts = (host, *(other for other in hosts if other != host))
-                return answer
-        raise AssertionError("a client has a host")
-
-    def _ask(self, host: str) -> Answer:
-        client = self._client
-        headers = {
-            "User-Agent": _USER_AGENT,
-            # Compression holds back small pieces.
-            "Accept-Encoding": "identity",
-            **client._wire.headers(host, client._api_key),
-        }
-        for name, value in self._headers.items():
-            for own in [own for own in headers if own.lower() == name.lower()]:
-                del headers[own]
-            headers[name] = value
-        return client._transport.open(
-            self._method, host + self._path, headers, self._content, self._exchange, max_bytes=client._max_bytes
-        )
-
-    def _status_error(self, answer: Answer) -> APIStatusError:
-        content = bytearray()
-        try:
-            for block in _blocks(answer):
-                content += block
-                if len(content) >= MAX_ERROR_BYTES:
-                    break
-        except StreamCancelledError:
-            raise
-        except ChatAnywhereError:
-            pass  # the status says more than a body that was cut
-        finally:
-            answer.close()
-        error = error_from(answer.status_code, answer.headers, bytes(content[:MAX_ERROR_BYTES]))
-        error.request_id = answer.headers.get("x-request-id")
-        return error
-
-
-def _blocks(answer: Answer) -> Iterator[bytes]:
-    """The content of an answer that is read at once."""
-    while not answer.body.complete:
-        yield from answer.body.feed(answer.receive())
+        service = self._service
+        return f"Client(protocol={service.wire.name!r}, base_url={service.hosts!r}, model={self._model!r})"
 
 
 # Configuration ------------------------------------------------------------------------------------------------
@@ -380,8 +252,16 @@ def _find_service(wire: Wire, base_url: Url | None, api_key: str | None) -> tupl
                 "the API key has a character that no key has (a space, a line break, not ASCII): copy it anew"
             )
         if wire.needs_key and any(map(_is_exposed, hosts)):
-            warnings.warn("the API key goes over http:// unencrypted: use an https:// base_url", stacklevel=4)
+            _warn("the API key goes over http:// unencrypted: use an https:// base_url")
     return hosts, key or None
+
+
+def _warn(message: str) -> None:
+    """Warn, and name the line of the program that called into this package."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def _is_exposed(host: str) -> bool:
@@ -393,12 +273,6 @@ def _is_exposed(host: str) -> bool:
     except ValueError:
         loopback = name == "localhost" or name.endswith(".localhost")
     return parts.scheme == "http" and not loopback
-
-
-def _no_key() -> AuthenticationError:
-    return AuthenticationError(
-        f"no API key: set CHATANYWHERE_API_KEY or pass api_key=. Keys are given out at {KEY_PAGE}", status_code=401
-    )
 
 
 def _hosts(urls: Url) -> tuple[str, ...]:
@@ -449,6 +323,8 @@ def _checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             raise TypeError(f"headers[{name!r}]: names and values must be str")
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
             raise ValueError(f"headers: {name!r} is not the name of a header (RFC 9110, section 5.1)")
+        if name.lower() in ("content-length", "transfer-encoding"):
+            raise ValueError(f"headers: {name!r} is set by the client, from what it sends")
         try:
             value.encode("latin-1")
         except UnicodeEncodeError:
@@ -459,19 +335,12 @@ def _checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     return checked
 
 
-def _checked_proxy(proxy: str | None) -> str | None:
-    if not proxy:
-        return proxy
-    parts = _split(proxy if "://" in proxy else f"http://{proxy}")
-    if not parts or parts.scheme not in ("http", "https", "socks4", "socks4a", "socks5", "socks5h"):
-        # Without the URL, which may hold a password.
-        raise ValueError("proxy must be a URL such as http://host:port, https://…, socks5://… or socks5h://…")
-    if parts.scheme.startswith("socks"):
-        try:
-            import socks  # noqa: F401
-        except ImportError:
-            raise ValueError("a SOCKS proxy needs PySocks: pip install 'chatanywhere[socks]'") from None
-    return proxy
+def model_ids(content: bytes) -> list[str]:
+    """Read the answer to `GET /v1/models`."""
+    try:
+        return [model["id"] for model in json.loads(content)["data"]]
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ProtocolError("the answer is not a list of models") from exc
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:

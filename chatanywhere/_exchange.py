@@ -22,6 +22,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -37,6 +38,9 @@ RECEIVE_SIZE = 65536
 
 LINGER = 0.25
 """Seconds that an answer which is over may take to end its framing."""
+
+MAX_INTERIM = 100
+"""Heads of interim answers (status 1xx) that may come before the answer's own."""
 
 T = TypeVar("T")
 S = TypeVar("S", bound="GuardedSocket")
@@ -135,6 +139,19 @@ class Exchange:
             raise socket.timeout("timed out")
         return limit
 
+    def check(self) -> float | None:
+        """The same as `budget`, for those who wait without a socket.
+
+        Raises:
+            ChatAnywhereError: there are none left, or the call was cancelled.
+        """
+        try:
+            return self.budget()
+        except OSError:
+            error = self.failure()
+            assert error is not None
+            raise error from None
+
     def expire(self) -> ChatAnywhereError:
         """The time that `budget` gave was not enough; return the error that says so."""
         self._expired = self._tightest
@@ -232,6 +249,10 @@ class Exchange:
             sock.exchange = self
             self._socket = sock
 
+    def closing(self) -> AbstractContextManager[Any]:
+        """To be held while an attached socket is closed."""
+        return self._lock
+
     def detach(self) -> None:
         """Let go of the socket: a later `cancel()` must not hit the next call on its connection."""
         with self._lock:
@@ -286,6 +307,11 @@ class GuardedSocket(socket.socket):
         exchange = self.exchange
         return super().send(*args) if exchange is None else exchange.guard(self, super().send, *args)
 
+    def _real_close(self, *args: Any) -> None:
+        # Not while `cancel()`, in another thread, shuts this socket down: its descriptor may be another's by then.
+        with self.exchange.closing() if self.exchange else nullcontext():
+            super()._real_close(*args)  # type: ignore[misc]
+
     def sendall(self, data: Any, flags: int = 0) -> None:
         # One send at a time: the limit of `read` is for silence, not for a long upload.
         with memoryview(data) as view, view.cast("B") as rest:
@@ -304,6 +330,8 @@ class GuardedSSLSocket(GuardedSocket, ssl.SSLSocket):
             super().do_handshake(block)
         else:
             exchange.attach(self)
+            # A connection that ends without TLS's own farewell was cut (RFC 8446, section 6.1).
+            self.suppress_ragged_eofs = False
             exchange.guard(self, super().do_handshake, block)
 
 
@@ -346,6 +374,11 @@ class Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
+        for _ in range(MAX_INTERIM):  # http.client knows of 100 only; there are also 102 and 103 (RFC 8297)
+            if not 101 < self.status < 200:
+                break
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
         exchange = current.get(None)
         if exchange is not None:
             exchange.response = self

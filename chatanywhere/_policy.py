@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, Union
@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("chatanywhere")
 
+LONGEST = 2_000_000
+"""Seconds that an operating system can be asked to wait: poll(2) counts milliseconds in 31 bits."""
+
 T = TypeVar("T")
 
 
 def _check_number(owner: str, name: str, value: Any, *, zero: bool) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{owner}({name}=…) takes a number, not {type(value).__name__}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ValueError(f"{owner}({name}={value!r}): a finite number {'≥' if zero else '>'} 0 is needed")
+    if not 0 <= value <= LONGEST or (value == 0 and not zero):
+        least = "at least" if zero else "more than"
+        raise ValueError(f"{owner}({name}={value!r}): {least} 0 s and at most {LONGEST} s are possible")
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,8 @@ class Retry:
             status = error.status_code
             transient = status in (408, 409, 425, 429) or status >= 500 or status < 300
             return transient and not isinstance(error, QuotaExceededError) and not self._is_too_long(error)
+        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+            return False  # it will not be another one
         return isinstance(error, (APIConnectionError, StreamInterruptedError))
 
     def _explain(self, error: ChatAnywhereError) -> None:

@@ -44,13 +44,16 @@ class Reply:
         """The protocol says that the answer is over, even if its connection does not yet."""
         return self.over or self._decoder.done
 
-    def feed(self, data: bytes) -> Iterator[Event]:
+    def feed(self, data: bytes) -> Iterator[Event | None]:
         """Yield the events that `data` completes; `b""` says that the connection has ended.
 
-        An error is left in `error`, behind the events that came before it.
+        An error is left in `error`, behind the events that came before it. None is yielded between the blocks of
+        what was compressed: they may be many, and hold no event.
         """
         try:
-            for block in self._body.feed(data):
+            for number, block in enumerate(self._body.feed(data)):
+                if number:
+                    yield None
                 if not self._decoder.done:
                     for event in self._decoder.feed(block):
                         self._record(event)

@@ -19,12 +19,13 @@ from urllib.parse import urlsplit
 import requests
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 from urllib3.util.ssl_ import create_urllib3_context
 
 from ._body import Body
 from ._errors import (
     APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     ChatAnywhereError,
     ProtocolError,
@@ -40,6 +41,12 @@ _FOREIGN = (
     OSError,
 )
 """What requests, urllib3, http.client and the socket raise when the world fails them."""
+
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+
+
+# http.client tells the status of a proxy's refusal in words only.
+_TUNNEL_DENIED = "Tunnel connection failed: 407"
 
 
 class Answer:
@@ -101,21 +108,6 @@ class Answer:
         except _FOREIGN as exc:
             raise self._exchange.failure() or _interruption(exc) from exc
 
-    def budget(self) -> float | None:
-        """Seconds to wait for the next bytes, None for no limit.
-
-        Raises:
-            ChatAnywhereError: none are left, or the call was cancelled.
-        """
-        try:
-            return self._exchange.budget()
-        except OSError as exc:
-            raise self._exchange.failure() or _interruption(exc) from exc
-
-    def expire(self) -> ChatAnywhereError:
-        """Return the error of having waited for `budget` seconds in vain."""
-        return self._exchange.expire()
-
     def close(self) -> None:
         """Give the connection back to its pool if the body was read to its end, else close it."""
         if self._closed:  # a signal handler may have come in between
@@ -141,22 +133,18 @@ class Transport:
         self._process = os.getpid()
 
     def open(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        content: bytes | None,
-        exchange: Exchange,
-        *,
-        max_bytes: int | None,
+        self, url: str, headers: Mapping[str, str], content: bytes | None, exchange: Exchange, *, max_bytes: int | None
     ) -> Answer:
-        """Send a request and wait for the head of its answer, whatever its status.
+        """Send `content` (None: ask with GET) and wait for the head of the answer, whatever its status.
 
         Raises:
             ChatAnywhereError: there is none.
+            ValueError: the environment names a proxy or a CA bundle that can't be used.
         """
-        proxies = get_environ_proxies(url) if self._proxy is None else {"all": self._proxy} if self._proxy else {}
+        proxy = _environment_proxy(url) if self._proxy is None else self._proxy
+        proxies = {"all": proxy} if proxy else {}
         adapter = self._pool()
+        method = "GET" if content is None else "POST"
 
         def send() -> requests.Response:
             request = requests.Request(method, url, headers=dict(headers), data=content).prepare()
@@ -267,6 +255,33 @@ class _Adapter(HTTPAdapter):
         return context
 
 
+def checked_proxy(proxy: str, source: str = "proxy") -> str:
+    """Return a proxy's URL with its scheme. `source` says where it was given.
+
+    Raises:
+        ValueError: it can't be used. The message does not repeat it, for it may hold a password.
+    """
+    url = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urlsplit(url)
+        valid = parts.hostname and parts.port != 0 and parts.scheme in _PROXY_SCHEMES
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError(f"{source} must be a URL such as http://host:port, https://…, socks5://… or socks5h://…")
+    if parts.scheme.startswith("socks"):
+        try:
+            import socks  # noqa: F401
+        except ImportError:
+            raise ValueError("a SOCKS proxy needs PySocks: pip install 'chatanywhere[socks]'") from None
+    return url
+
+
+def _environment_proxy(url: str) -> str | None:
+    proxy = select_proxy(url, get_environ_proxies(url))
+    return checked_proxy(proxy, "the proxy in the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY)") if proxy else None
+
+
 def _default_ca_bundle() -> str:
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
 
@@ -304,6 +319,12 @@ def _opening_error(exc: BaseException, root: BaseException, host: str) -> ChatAn
         return APITimeoutError("timeout: the answer did not begin in time", "headers")
     if isinstance(root, http.client.HTTPException) and not isinstance(root, ConnectionError):
         return ProtocolError(f"the answer is not HTTP: {_words(root)}")
+    if isinstance(exc, requests.exceptions.ProxyError) and _TUNNEL_DENIED in str(root):
+        return APIStatusError(
+            f"the proxy refused: {_words(root)}",
+            status_code=407,
+            hint="The proxy wants to know who you are: proxy=http://user:password@host:port.",
+        )
     proxied = " through the proxy" if has(requests.exceptions.ProxyError, urllib3.exceptions.ProxyError) else ""
     return APIConnectionError(f"no connection to {host}{proxied}: {_words(root)}")
 

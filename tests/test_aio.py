@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Awaitable
 from typing import Any, Callable
 
@@ -14,7 +15,7 @@ import anyio
 import pytest
 from conftest import RawServer
 
-from chatanywhere import APITimeoutError, AsyncClient, Client, NotFoundError, StreamCancelledError
+from chatanywhere import APITimeoutError, AsyncClient, Client, NotFoundError, StreamCancelledError, TextDelta
 from chatanywhere.testing import Fault, LoopbackServer
 
 backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -232,18 +233,81 @@ def test_one_task_at_a_time_reads_a_stream(raw_server: RawServer, backend: str) 
 
 @backends
 def test_a_call_that_failed_is_not_made_again(backend: str) -> None:
-    """Asking a stream that could not be opened for more is refused, and sends nothing."""
+    """A stream that could not be opened is over, can't be entered, and sends nothing more."""
     with LoopbackServer(faults=[Fault.status(404)]) as server:
 
         async def main() -> None:
             stream = AsyncClient("k", base_url=server.url).stream("Hello")
             with pytest.raises(NotFoundError):
                 await stream.__anext__()
-            with pytest.raises(RuntimeError, match="make another call"):
+            with pytest.raises(StopAsyncIteration):
                 await stream.__anext__()
+            with pytest.raises(RuntimeError, match="make another call"):
+                await stream.__aenter__()
 
         run(backend, main)
         assert len(server.requests) == 1
+
+
+@backends
+def test_waiting_for_a_thread_takes_of_the_total_too(raw_server: RawServer, backend: str) -> None:
+    """A call that no thread is free for ends when its time is up, having sent nothing."""
+    raw_server.answer(raw_server.hold)
+
+    async def main() -> tuple[APITimeoutError, float]:
+        client = AsyncClient("k", base_url=raw_server.url, max_threads=1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.stream("Hello").__aenter__)
+            await anyio.sleep(0.1)
+            began = time.monotonic()
+            with pytest.raises(APITimeoutError) as caught:
+                await client.complete("Hello", timeout=0.3)
+            tasks.cancel_scope.cancel()
+        return caught.value, time.monotonic() - began
+
+    error, seconds = run(backend, main)
+    assert error.phase == "total"
+    assert error.attempts == 0
+    assert 0.25 < seconds < 1.5
+    assert len(raw_server.requests) == 1
+
+
+@backends
+def test_events_may_be_left_early(raw_server: RawServer, backend: str) -> None:
+    """Breaking out of events() needs no event loop to clean up, and what is left can be read on."""
+    raw_server.answer(BEGUN, b"3\r\ntwo\r\n0\r\n\r\n")
+
+    async def main() -> str:
+        stream = AsyncClient(base_url=raw_server.url, protocol="web").stream("Hello")
+        async for event in stream.events():
+            if isinstance(event, TextDelta):
+                break
+        async for _ in stream:
+            pass
+        return stream.completion.text
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(backend, main) == "onetwo"
+
+
+@backends
+def test_models_are_listed(backend: str) -> None:
+    """models() is there too, and fails like the blocking one."""
+    with LoopbackServer() as server:
+        assert "gpt-4o-mini" in run(backend, AsyncClient("k", base_url=server.url).models)
+    with LoopbackServer(faults=[Fault.status(404)]) as server, pytest.raises(NotFoundError):
+        run(backend, AsyncClient("k", base_url=server.url).models)
+
+
+@backends
+def test_both_faces_share_one_pool(backend: str) -> None:
+    """A client and its async face use each other's connections."""
+    with LoopbackServer() as server, Client("k", base_url=server.url) as client:
+        client.complete("Hello")
+        run(backend, client.as_async().complete, "Hello")
+        client.complete("Hello")
+        assert server.connections == 1
 
 
 def test_a_limit_on_threads_must_leave_one() -> None:

@@ -20,6 +20,7 @@ from chatanywhere import (
     Finished,
     InternalServerError,
     ProtocolError,
+    Retry,
     Started,
     Stream,
     StreamInterruptedError,
@@ -290,6 +291,8 @@ def test_headers_replace_each_other_by_name() -> None:
         ({"proxy": "http://"}, ValueError, "proxy"),
         ({"max_response_bytes": 0}, ValueError, "max_response_bytes"),
         ({"verify": "/no/such/file"}, ValueError, "verify"),
+        ({"headers": {"Content-Length": "3"}}, ValueError, "set by the client"),
+        ({"headers": {"transfer-encoding": "chunked"}}, ValueError, "set by the client"),
     ],
 )
 def test_settings_are_checked_when_they_are_given(settings: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -397,6 +400,19 @@ def test_models_are_listed() -> None:
         mock.get("https://api.chatanywhere.tech/v1/models", body="[]")
         with pytest.raises(ProtocolError, match="list of models"):
             Client(KEY).models()
+
+
+def test_models_are_asked_for_again_when_the_answer_is_cut(raw_server: RawServer) -> None:
+    """A list that was cut is no list, and asking again does no harm; the error says how often it was tried."""
+    whole = b'HTTP/1.1 200 OK\r\nContent-Length: 27\r\n\r\n{"data": [{"id": "gpt-x"}]}'
+    answers = iter([[whole[:-5]], [whole], [whole[:-5]], [whole[:-5]]])
+    raw_server.steps = lambda _: next(answers)  # type: ignore[assignment,return-value]
+    client = Client(KEY, base_url=raw_server.url, retry=Retry(2, 0))
+    assert client.models() == ["gpt-x"]
+    with pytest.raises(StreamInterruptedError) as caught:
+        client.models()
+    assert caught.value.attempts == 2
+    assert len(raw_server.requests) == 4
 
 
 # Sharing ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import ssl
 import threading
@@ -154,6 +155,17 @@ def test_a_wait_that_does_not_fit_is_not_begun(face: Face) -> None:
     with LoopbackServer(faults=[Fault.retry_after(30)]) as server:
         outcome = face.ask(Client("k", base_url=server.url, timeout=5, retry=3))
     assert type(outcome.error).__name__ == "RateLimitError"
+    assert outcome.seconds < 2
+
+
+def test_decompressing_takes_of_the_total_too(raw_server: RawServer, face: Face) -> None:
+    """Compressed comments, which would keep the decoder busy for long and hold no event, end with the total."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\n\r\n"
+    raw_server.answer(head + gzip.compress(b":\n" * 100_000_000), raw_server.hold)
+    client = Client("k", base_url=raw_server.url, timeout=TOTAL, retry=None)
+    outcome = face.ask(client)
+    assert isinstance(outcome.error, APITimeoutError)
+    assert outcome.error.phase == "total"
     assert outcome.seconds < 2
 
 

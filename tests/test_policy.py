@@ -80,6 +80,7 @@ def failure(client: Client, **options: Any) -> ChatAnywhereError:
         (-1, ValueError),
         (float("nan"), ValueError),
         (float("inf"), ValueError),
+        (1e10, ValueError),  # more than sockets and locks can be given
         ("5", TypeError),
         (True, TypeError),
         ([], TypeError),
@@ -118,9 +119,9 @@ def test_a_number_is_the_total(value: Any, timeout: Timeout) -> None:
             (setting, value, error, words)
             for setting in ("backoff", "max_backoff", "max_retry_after")
             for value, error, words in [
-                (-0.1, ValueError, "≥ 0"),
-                (float("inf"), ValueError, "finite"),
-                (float("nan"), ValueError, "finite"),
+                (-0.1, ValueError, "at least 0"),
+                (float("inf"), ValueError, "at most"),
+                (float("nan"), ValueError, "at most"),
                 ("1", TypeError, "number"),
                 (None, TypeError, "number"),
                 (True, TypeError, "number"),

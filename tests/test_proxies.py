@@ -14,7 +14,7 @@ import pytest
 import trustme
 from conftest import Face, RawServer
 
-from chatanywhere import APIConnectionError, APITimeoutError, Client, StreamInterruptedError, Timeout
+from chatanywhere import APIConnectionError, APIStatusError, APITimeoutError, Client, StreamInterruptedError, Timeout
 from chatanywhere.testing import Fault, LoopbackServer
 
 PROXY = """
@@ -106,13 +106,15 @@ def test_a_proxy_may_ask_for_a_password(
 
 
 def test_a_proxy_that_answers_407_is_named(raw_server: RawServer, face: Face) -> None:
-    """The error says that the proxy refused, and why."""
+    """The error says that the proxy refused, and why; asking it again would change nothing."""
     raw_server.answer(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-    client = Client("k", base_url="https://192.0.2.1", proxy=raw_server.url, retry=None)
+    client = Client("k", base_url="https://192.0.2.1", proxy=raw_server.url)
     outcome = face.ask(client)
-    assert type(outcome.error) is APIConnectionError
+    assert isinstance(outcome.error, APIStatusError)
+    assert outcome.error.status_code == 407
+    assert outcome.error.attempts == len(raw_server.requests) == 1
     assert "proxy" in str(outcome.error)
-    assert "407" in str(outcome.error)
+    assert "user:password@" in (outcome.error.hint or "")
 
 
 def test_a_proxy_that_is_not_there_is_named(face: Face) -> None:

@@ -27,6 +27,7 @@ from urllib3.exceptions import InsecureRequestWarning
 from chatanywhere import (
     APIConnectionError,
     APIStatusError,
+    AsyncClient,
     AuthenticationError,
     ChatAnywhereError,
     Client,
@@ -228,6 +229,18 @@ def test_a_proxy_that_is_no_url_is_refused_without_its_password() -> None:
     assert PASSWORD not in "".join(traceback.format_exception(type(caught.value), caught.value, None))
 
 
+def test_a_proxy_of_the_environment_that_is_no_url_is_refused_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is found when a call is made, and the error says where to look, and not what was there."""
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@127.0.0.1:99999")
+    client = Client(KEY, base_url="https://192.0.2.1")
+    with pytest.raises(ValueError, match="HTTPS_PROXY") as caught:
+        client.complete("Hello")
+    assert PASSWORD not in "".join(traceback.format_exception(type(caught.value), caught.value, None))
+    assert caplog.records == []
+
+
 # The key is not written down, and is a key --------------------------------------------------------------------
 
 
@@ -307,10 +320,11 @@ def test_a_header_can_t_break_out(value: str) -> None:
     ],
     ids=str,
 )
-def test_a_key_in_the_clear_is_warned_of(url: Any) -> None:
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_key_in_the_clear_is_warned_of(kind: Any, url: Any) -> None:
     """Over http:// to another machine anybody on the way reads the key; the warning points to the caller."""
     with pytest.warns(UserWarning, match="unencrypted") as caught:
-        Client(KEY, base_url=url)
+        kind(KEY, base_url=url)
     assert [warning.filename for warning in caught] == [__file__]
     assert KEY not in str(caught[0].message)
 
@@ -479,13 +493,14 @@ def test_an_argument_decides_whom_to_trust_then_the_environment(
     for name, value in variables.items():
         monkeypatch.setenv(name, files[value])
     with LoopbackServer(lambda _: "Hi", tls=ours.context) as server:
-        client = Client(KEY, base_url=server.url, verify=files.get(verify, verify), retry=None)
+        client = Client(KEY, base_url=server.url, verify=files.get(verify, verify))
         if trusted:
             assert client.complete("Hello").text == "Hi"
         else:
-            with pytest.raises(APIConnectionError, match=r"(?i)certificate"):
+            with pytest.raises(APIConnectionError, match=r"(?i)certificate") as caught:
                 client.complete("Hello")
             assert server.requests == []
+            assert caught.value.attempts == 1  # it would not be another one the next time
 
 
 def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
+import ssl
 import struct
 import threading
 import zlib
+from pathlib import Path
 from typing import Callable
 
 import pytest
+import trustme
 from conftest import Face, RawServer
 
 from chatanywhere import (
     APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     ChatAnywhereError,
     Client,
@@ -277,7 +282,8 @@ def test_done_ends_the_answer_though_the_connection_stays_open(raw_server: RawSe
 
 def test_bytes_behind_the_end_cost_the_connection_but_not_the_answer(raw_server: RawServer, face: Face) -> None:
     """A connection on which more came than was asked for is not used again."""
-    raw_server.answer(*chunked("text/plain", [TEXT.encode()]), b"HTTP/1.1 500 stray\r\n\r\n", raw_server.hold)
+    answer = b"".join(chunked("text/plain", [TEXT.encode()]))  # at once: what comes later, nobody could tell
+    raw_server.answer(answer + b"HTTP/1.1 500 stray\r\n\r\n", raw_server.hold)
     client = client_of(raw_server)
     assert face.ask(client).text == TEXT
     assert face.ask(client).text == TEXT
@@ -326,3 +332,54 @@ def test_a_server_that_refuses_is_a_connection_error(face: Face) -> None:
     assert isinstance(outcome.error, APIConnectionError)
     assert outcome.error.attempts == 1
     assert isinstance(outcome.error, ChatAnywhereError)
+
+
+def test_interim_answers_are_skipped(raw_server: RawServer, face: Face) -> None:
+    """Heads such as 103 Early Hints may come before the answer's own (RFC 8297)."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    raw_server.answer(b"HTTP/1.1 102 Processing\r\n\r\n", hints + hints, *chunked("text/plain", [b"one", b"two"]))
+    assert face.ask(Client(base_url=raw_server.url, protocol="web")).text == "onetwo"
+
+
+def test_interim_answers_without_end_are_refused(raw_server: RawServer, face: Face) -> None:
+    """A server that sends nothing else has not answered."""
+    raw_server.answer(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+    outcome = face.ask(Client(base_url=raw_server.url, protocol="web"))
+    assert isinstance(outcome.error, APIStatusError)
+    assert outcome.error.status_code == 103
+
+
+@pytest.mark.parametrize("farewell", [True, False], ids=["close_notify", "cut"])
+def test_over_tls_an_end_without_farewell_is_a_cut(tmp_path: Path, farewell: bool, face: Face) -> None:
+    """Where the end of the connection ends the answer, TLS tells whether the server meant it (RFC 9112, 9.8)."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        connection.settimeout(10)
+        with context.wrap_socket(connection, server_side=True) as tls:
+            received = b""
+            while not received.endswith(b"}"):
+                received += tls.recv(65536)
+            tls.sendall(b"".join(until_close("text/plain", [TEXT.encode()])))
+            if farewell:
+                with contextlib.suppress(ssl.SSLError):  # it waits for the client's farewell, which does not come
+                    tls.unwrap()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        client = Client(base_url=url, protocol="web", verify=tmp_path / "ca.pem", retry=None)
+        outcome = face.ask(client)
+        client.close()
+        server.join(10)
+    assert outcome.text == TEXT
+    if farewell:
+        assert outcome.error is None
+    else:
+        assert isinstance(outcome.error, StreamInterruptedError)
+        assert outcome.error.partial == TEXT
