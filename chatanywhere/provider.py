@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,10 @@ _FOR_THE_CLIENT = frozenset(
     ("api_key", "base_url", "headers", "max_response_bytes", "proxy", "retry", "timeout", "verify")
 )
 _FOR_G4F = frozenset(
-    ("ignore_stream", "ignore_working", "ignored", "provider", "return_conversation", "stream", "stream_timeout")
+    (
+        *("conversation", "cookies", "download_media", "ignore_stream", "ignore_working", "ignored", "max_retries"),
+        *("provider", "raw", "return_conversation", "stream", "stream_timeout", "tool_emulation", "web_search"),
+    )
 )
 """What g4f passes to every provider for its own use; nothing of it goes into the body."""
 
@@ -40,7 +43,10 @@ class AsyncGeneratorProvider:
     """A chat service as g4f knows it: class methods only, and facts as class attributes."""
 
     url: str = ""
+    label: str | None = None
     working: bool = False
+    live: int = 0
+    """g4f counts here how its calls end: one up for each that works, one down for each that fails."""
     needs_auth: bool = False
     supports_stream: bool = True
     supports_message_history: bool = False
@@ -48,6 +54,8 @@ class AsyncGeneratorProvider:
     supports_gpt_35_turbo: bool = False
     use_stream_timeout: bool = False
     default_model: str = ""
+    model_aliases: Mapping[str, str] = {}
+    _ignored = _FOR_G4F
 
     @classmethod
     def create_async_generator(cls, model: str, messages: Messages, **kwargs: Any) -> AsyncResult:
@@ -79,7 +87,12 @@ class AsyncGeneratorProvider:
     @classmethod
     def get_dict(cls) -> dict[str, Any]:
         """The provider's name and address."""
-        return {"name": cls.__name__, "url": cls.url, "label": None}
+        return {"name": cls.__name__, "url": cls.url, "label": cls.label}
+
+    @classmethod
+    def get_models(cls, **kwargs: Any) -> list[str]:
+        """The models that there are to choose from."""
+        return [cls.default_model] if cls.default_model else []
 
     @classmethod
     def get_parent(cls) -> str:
@@ -110,8 +123,10 @@ class _ClientProvider(AsyncGeneratorProvider):
     @classmethod
     def _split(cls, arguments: dict[str, Any]) -> tuple[Client, dict[str, Any]]:
         """Divide the arguments between the client and the body of the request."""
+        if arguments.pop("media", None):
+            raise ValueError("media= is not supported: put pictures into the content of a message")
         settings = {name: value for name, value in arguments.items() if name in _FOR_THE_CLIENT}
-        body = {name: value for name, value in arguments.items() if name not in _FOR_THE_CLIENT | _FOR_G4F}
+        body = {name: value for name, value in arguments.items() if name not in _FOR_THE_CLIENT | cls._ignored}
         return cls._client(**settings), body
 
     @classmethod
@@ -187,6 +202,8 @@ class ChatAnywhere(_ClientProvider):
     supports_stream = True
     working = False
     default_model = WIRES["web"].default_model
+    # The page's backend has no such fields; g4f sees to the first two itself.
+    _ignored = _FOR_G4F | {"max_tokens", "stop", "response_format"}
 
     @classmethod
     def create_async_generator(

@@ -9,22 +9,16 @@ import threading
 import time
 import warnings
 from collections.abc import Awaitable
-from typing import Any, Callable
+from typing import Callable
 
 import anyio
 import pytest
-from conftest import RawServer
+from conftest import RawServer, backends, run
 
 from chatanywhere import APITimeoutError, AsyncClient, Client, NotFoundError, StreamCancelledError, TextDelta
 from chatanywhere.testing import Fault, LoopbackServer
 
-backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
-
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
-
-
-def run(backend: str, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    return anyio.run(function, *args, backend=backend)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Iterator
-from typing import Any, Callable
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
 
 import anyio
 import pytest
-from conftest import RawServer
+from conftest import RawServer, backends, run
 
 from chatanywhere import APITimeoutError, AsyncGeneratorProvider, AuthenticationError, ChatAnywhere, ChatAnywhereAPI
 from chatanywhere.testing import LoopbackServer
 
-backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 MESSAGES = [{"role": "user", "content": "Hello"}]
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
 
@@ -43,10 +42,6 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 def either(request: pytest.FixtureRequest, server: LoopbackServer, key: None) -> type[AsyncGeneratorProvider]:
     """Each of the two providers, of that server."""
     return type("Provider", (request.param,), {"url": server.url})
-
-
-def run(backend: str, function: Callable[[], Awaitable[Any]]) -> Any:
-    return anyio.run(function, backend=backend)
 
 
 def test_the_facts_are_those_of_the_original() -> None:
@@ -110,15 +105,22 @@ def test_the_request_is_the_pages(provider: type[ChatAnywhere], server: Loopback
             headers={"X-Mine": "1"},
             max_tokens=5,
             stop=None,
+            top_p=0.5,
         )
     )
     assert text == "one two three"
     (request,) = server.requests
     assert (request.path, request.headers["X-Mine"]) == ("/v1/chat/gpt/", "1")
     assert sorted(request.json) == [
-        "continuous", "id", "list", "max_tokens", "models", "prompt", "temperature", "title",
+        "continuous", "id", "list", "models", "prompt", "temperature", "title", "top_p",
     ]  # fmt: skip
-    assert (request.json["temperature"], request.json["max_tokens"]) == (0.5, 5)
+    assert (request.json["temperature"], request.json["top_p"]) == (0.5, 0.5)
+
+
+def test_pictures_are_refused(provider: type[ChatAnywhere]) -> None:
+    """g4f's media= can't be sent, and what can't be sent is not left out in silence."""
+    with pytest.raises(ValueError, match="media="):
+        list(provider.create_completion("", MESSAGES, media=[("picture", None)]))
 
 
 @backends
