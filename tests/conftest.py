@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import socket
@@ -133,6 +134,20 @@ def raw_server() -> Iterator[RawServer]:
         server.close()
 
 
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """A port whose queue of connections is full: another one is neither accepted nor refused."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test is at the mercy of the keys, URLs and proxies of the machine it runs on."""
@@ -220,10 +235,21 @@ def face(request: pytest.FixtureRequest) -> Face:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List the cells of the fault matrix that passed."""
-    passed = terminalreporter.stats.get("passed", [])
-    cells = Counter(value for report in passed for name, value in report.user_properties if name == "cell")
+    """List the cells of the fault matrix that passed, and how fast async calls stopped."""
+    properties = [pair for report in terminalreporter.stats.get("passed", []) for pair in report.user_properties]
+    cells = Counter(value for name, value in properties if name == "cell")
     if cells:
         terminalreporter.section(f"fault matrix: {sum(cells.values())} cells passed")
         for cell, count in sorted(cells.items()):
             terminalreporter.write_line(f"{cell:50} {count} of 3 faces")
+    latencies = [value for name, value in properties if name == "latency"]
+    if latencies:
+        terminalreporter.section("async calls told to stop: ms until the task goes on, ms until all is clean")
+        for phase in dict.fromkeys(phase for phase, _, _ in latencies):
+            gone_on = sorted(1000 * gone_on for name, gone_on, _ in latencies if name == phase)
+            clean = sorted(1000 * clean for name, _, clean in latencies if name == phase)
+            middle = len(clean) // 2
+            terminalreporter.write_line(
+                f"{phase:15} median {gone_on[middle]:5.1f}, {clean[middle]:5.1f}   "
+                f"worst of {len(clean)} {gone_on[-1]:5.1f}, {clean[-1]:5.1f}"
+            )

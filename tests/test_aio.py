@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import logging
 import socket
+import subprocess
+import sys
 import threading
 import time
+import tracemalloc
 import warnings
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from typing import Callable
 
 import anyio
 import pytest
 from conftest import RawServer, backends, run
 
-from chatanywhere import APITimeoutError, AsyncClient, Client, NotFoundError, StreamCancelledError, TextDelta
+from chatanywhere import APITimeoutError, AsyncClient, Client, NotFoundError, Retry, StreamCancelledError, TextDelta
 from chatanywhere.testing import Fault, LoopbackServer
 
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
@@ -109,34 +114,170 @@ def test_wait_for_around_each_piece_works() -> None:
         assert asyncio.run(main()) == "onetwo"
 
 
+CROWD = """
+import asyncio
+
+async def serve(reader, writer):
+    await reader.readuntil(b"}")
+    writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Type: text/plain\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n")
+    for piece in (b"one", b"two"):
+        writer.write(b"3\\r\\n%b\\r\\n" % piece)
+        await asyncio.sleep(2)
+    writer.write(b"5\\r\\nthree\\r\\n0\\r\\n\\r\\n")
+    await writer.drain()
+    writer.close()
+
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=2000)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.sleep(60)  # stops by itself if nobody stops it
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def crowd() -> Iterator[str]:
+    """The URL of a server, in a process of its own, that holds a thousand answers open at once."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit on files that could be raised")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < 4096:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096 if hard < 0 else min(4096, hard), hard))
+    process = subprocess.Popen([sys.executable, "-c", CROWD], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    process.kill()
+    process.wait(10)
+    process.stdout.close()
+
+
 @backends
-def test_silent_streams_hold_no_threads(backend: str) -> None:
-    """A hundred open streams are read at the same time by a handful of threads."""
-    with LoopbackServer(replies=lambda _: ["one ", "two ", "three"], delay=0.3) as server:
-        client = AsyncClient("k", base_url=server.url, max_threads=4)
-        before = {thread.ident for thread in threading.enumerate()}
-        seen: list[int] = []
+def test_a_thousand_streams_need_forty_threads(crowd: str, backend: str) -> None:
+    """They are open at the same time, mostly silent, and all of them are read to their end."""
+    client = AsyncClient(base_url=crowd, protocol="web", timeout=60)
+    before = threading.active_count()
+    open_now: set[int] = set()
+    most_open: list[int] = []
+    threads: list[int] = []
 
-        def workers() -> int:
-            # The server's threads are in this process too; these are the names that anyio and trio give theirs.
-            new = [thread for thread in threading.enumerate() if thread.ident not in before]
-            return sum(thread.name.startswith(("AnyIO", "Trio")) for thread in new)
+    async def ask(number: int, texts: list[str]) -> None:
+        async with client.stream("Hello") as stream:
+            open_now.add(number)
+            async for _ in stream:
+                most_open.append(len(open_now))
+                threads.append(threading.active_count() - before)
+            open_now.remove(number)
+        texts.append(stream.text)
 
-        async def ask(texts: list[str]) -> None:
-            async with client.stream("Hello") as stream:
-                async for _ in stream:
-                    seen.append(workers())
-            texts.append(stream.text)
+    async def main() -> list[str]:
+        texts: list[str] = []
+        async with anyio.create_task_group() as tasks:
+            for number in range(1000):
+                tasks.start_soon(ask, number, texts)
+        return texts
 
-        async def main() -> list[str]:
-            texts: list[str] = []
-            async with anyio.create_task_group() as tasks:
-                for _ in range(100):
-                    tasks.start_soon(ask, texts)
-            return texts
+    assert run(backend, main) == ["onetwothree"] * 1000
+    assert max(most_open) == 1000
+    assert max(threads) <= 40
 
-        assert run(backend, main) == ["one two three"] * 100
-        assert max(seen) <= 4
+
+@backends
+def test_threads_are_counted_apart_from_the_programs(raw_server: RawServer, backend: str) -> None:
+    """Calls that are stuck don't keep the program from its own threads, nor the program's the calls from theirs."""
+    released = threading.Event()
+
+    async def main() -> None:
+        stuck = AsyncClient(base_url=raw_server.url, protocol="web", max_threads=40)
+        free = AsyncClient(base_url=server.url, protocol="web")
+        default = anyio.to_thread.current_default_thread_limiter()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(40):
+                tasks.start_soon(stuck.complete, "Hello")
+            while len(raw_server.requests) < 40:
+                await anyio.sleep(0.01)
+            with anyio.fail_after(5):
+                assert await anyio.to_thread.run_sync(lambda: "mine") == "mine"
+            for _ in range(int(default.total_tokens)):
+                tasks.start_soon(anyio.to_thread.run_sync, released.wait)
+            while default.available_tokens:
+                await anyio.sleep(0.01)
+            with anyio.fail_after(5):
+                assert (await free.complete("Hello")).text == "Hi"
+            released.set()
+            tasks.cancel_scope.cancel()
+
+    raw_server.answer(raw_server.hold)
+    with LoopbackServer(lambda _: "Hi") as server:
+        run(backend, main)
+
+
+@backends
+def test_a_slow_reader_slows_the_server_down(raw_server: RawServer, backend: str) -> None:
+    """What is not read stays with the server: less than 1 MiB of an endless answer is held for a stream."""
+    sent: list[int] = []
+
+    def flood(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
+            sent.append(0x4000)
+
+    raw_server.answer(BEGUN, flood)
+
+    async def main() -> int:
+        tracemalloc.start()
+        async with AsyncClient(base_url=raw_server.url, protocol="web").stream("Hello") as stream:
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(3):
+                await stream.__anext__()
+            count = -1
+            while count < len(sent):  # until the server is stuck
+                count = len(sent)
+                await anyio.sleep(0.2)
+            tracemalloc.reset_peak()
+            await stream.__anext__()
+            return tracemalloc.get_traced_memory()[1] - before
+
+    try:
+        assert run(backend, main) < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@backends
+def test_the_callers_context_reaches_the_log(caplog: pytest.LogCaptureFixture, backend: str) -> None:
+    """A context variable of the task is seen where its call logs a retry, which is in a worker thread."""
+    user = contextvars.ContextVar("user", default="nobody")
+    seen: list[tuple[str, bool]] = []
+
+    class Filter(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            seen.append((user.get(), threading.current_thread() is threading.main_thread()))
+            return True
+
+    async def main() -> None:
+        user.set("Ada")
+        await AsyncClient("k", base_url=server.url, retry=Retry(2, 0)).complete("Hello")
+
+    caplog.set_level(logging.INFO)
+    logger = logging.getLogger("chatanywhere")
+    watch = Filter()
+    logger.addFilter(watch)
+    try:
+        with LoopbackServer(faults=[Fault.status(503, first=1)]) as server:
+            run(backend, main)
+    finally:
+        logger.removeFilter(watch)
+    assert seen == [("Ada", False)]
+
+
+@backends
+def test_an_error_shows_where_it_was_made(backend: str) -> None:
+    """The traceback leads from the caller through the worker thread to the attempt that failed."""
+    with LoopbackServer(faults=[Fault.status(404)]) as server, pytest.raises(NotFoundError) as caught:
+        run(backend, AsyncClient("k", base_url=server.url).complete, "Hello")
+    names = [frame.name for frame in caught.traceback]
+    assert "complete" in names
+    assert "_attempt" in names
 
 
 @backends

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
@@ -39,20 +37,6 @@ def assert_late(face: Face, client: Client, phase: str, messages: str = "Hello")
 def busy_workers() -> list[str]:
     """The worker threads of event loops that are still at work; trio gives them this name while they are."""
     return [name for name in (t.name for t in threading.enumerate()) if name.startswith(("AnyIO", "trio.to_thread"))]
-
-
-@pytest.fixture
-def full_port() -> Iterator[int]:
-    """A port whose queue of connections is full: another one is neither accepted nor refused."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(listener.getsockname())
-        yield listener.getsockname()[1]
 
 
 def resolver(monkeypatch: pytest.MonkeyPatch, look_up: Callable[[], list[Any]]) -> None:
