@@ -8,8 +8,7 @@ closed by different tasks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -20,11 +19,16 @@ import anyio.to_thread
 from ._call import Call
 from ._client import DEFAULT, Client, model_ids
 from ._errors import ChatAnywhereError
+from ._exchange import Exchange
 from ._policy import RetryLike, TimeoutLike
+from ._receiver import Receiver, receiver
 from ._stream import BaseStream, Step
+from ._transport import Answer
 from ._types import Completion, Event, Messages, TextDelta
 
 T = TypeVar("T")
+
+_TLS_RECORD = 16384  # bytes; TLS gives out no more at a time (RFC 8446, section 5.1)
 
 
 class _Workers:
@@ -35,7 +39,7 @@ class _Workers:
         # A limiter belongs to an event loop; the client outlives loops.
         self._limiters: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("chatanywhere_workers")
 
-    async def run(self, call: Call, function: Callable[[], T]) -> T:
+    async def run(self, exchange: Exchange, function: Callable[[], T]) -> T:
         """Do a blocking part of a call in a thread; a cancelled task leaves at once, and the thread soon after."""
         limiter = self._limiters.get(None)
         if limiter is None:
@@ -45,7 +49,7 @@ class _Workers:
         try:
             held = False
             while not held:
-                with anyio.move_on_after(call.check()):  # waiting for a free thread takes of the call's time too
+                with anyio.move_on_after(exchange.check()):  # waiting for a free thread takes of the call's time too
                     await limiter.acquire_on_behalf_of(slot)
                     held = True
             try:
@@ -57,7 +61,7 @@ class _Workers:
         except ChatAnywhereError:
             raise
         except BaseException:
-            call.cancel()  # what the thread waits for ends, and what it opened is closed
+            exchange.cancel()  # what the thread waits for ends, and what it opened is closed
             raise
 
 
@@ -70,98 +74,88 @@ class AsyncStream(BaseStream):
     def __init__(self, call: Call, workers: _Workers) -> None:
         super().__init__(call)
         self._workers = workers
-        self._reading = False
-        self._at_once = False  # whether the last bytes came without waiting
+        self._receiver: Receiver | None = None
+        self._more = True  # there may be bytes that need not be waited for
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self
 
     async def __anext__(self) -> str:
-        while (event := await self._wait()) is not None:
+        while True:
+            event = self._next()
             if isinstance(event, TextDelta):
                 return event.text
-        raise StopAsyncIteration
+            if event is Step.END:
+                raise StopAsyncIteration
+            if isinstance(event, Step):
+                await self._do(event)
 
     def events(self) -> AsyncIterator[Event]:
         """Return an iterator of all that the answer tells, not its text only. Takes the place of iterating the stream.
 
         Iterating it raises `ChatAnywhereError` when the answer failed.
         """
-        return _Events(self._wait)
+        return _Events(self)
 
-    async def _wait(self) -> Event | None:
-        """Wait until there is another event; None at the end."""
-        with self._alone():
-            while True:
-                step = self._next()
-                if step is Step.RECEIVE:
-                    await self._arrival()
-                elif step is Step.OPEN:
-                    await self._opening()
-                elif step is Step.PAUSE:
-                    await anyio.lowlevel.checkpoint()
-                elif step is Step.END:
-                    return None
-                else:
-                    return step
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if self._reading:
-            raise RuntimeError("another thread or task is reading this stream")
-        self._reading = True
-        try:
-            yield
-        finally:
-            self._reading = False
-
-    async def _opening(self) -> None:
-        try:
-            await self._workers.run(self._call, self._open)
-        except ChatAnywhereError as error:
-            self._fail(error)
-
-    async def _arrival(self) -> None:
-        """The loop's counterpart of `_receive`, which waits in a thread only where the loop can't."""
-        answer = self._opened()
-        sock = answer.waitable
-        if sock is None:
-            await self._workers.run(self._call, self._receive)
+    async def _do(self, step: Step) -> None:
+        """Wait for what is needed before there is another event; a thread does where the loop can't."""
+        if step is Step.PAUSE:
+            await anyio.lowlevel.checkpoint()
             return
         self._busy = True
-        try:
-            if self._at_once:  # a server that is faster than this program must not keep the loop to itself
-                await anyio.lowlevel.checkpoint()
-            self._at_once = True
-            while True:
-                limit = self._call.check()
-                data = answer.receive_nowait(sock)
-                if data is not None:
-                    break
-                self._at_once = False
-                with anyio.move_on_after(limit) as scope:
-                    await anyio.wait_readable(sock)
-                if scope.cancelled_caught:
-                    raise self._call.expire()
-            self._accept(data)
-        except ChatAnywhereError as error:
-            self._reply.fail(error)
-        except BaseException:
-            self._call.cancel()
-            raise
-        finally:
-            self._stop_waiting()
+        if step is Step.OPEN:
+            try:
+                await self._workers.run(self._exchange, self._open)
+            except ChatAnywhereError as error:
+                self._fail(error)
+        elif self._opened().waitable is None:
+            await self._workers.run(self._exchange, self._receive)
+        else:
+            try:
+                self._accept(await self._arrival())
+            except ChatAnywhereError as error:
+                self._reply.fail(error)
+            except BaseException:
+                self._exchange.cancel()
+                raise
+            finally:
+                self._stop_waiting()
+
+    async def _arrival(self) -> bytes:
+        """The loop's counterpart of `Answer.receive`."""
+        answer = self._opened()
+        if self._receiver is None or not self._receiver.here:
+            assert answer.waitable is not None
+            self._receiver = receiver(answer, answer.waitable)
+        limit = self._exchange.check()
+        data = None
+        if self._more:
+            # A server that is faster than this program must not keep the loop to itself.
+            await anyio.lowlevel.checkpoint()
+            data = answer.receive_nowait()
+        if data is None:
+            data = await self._receiver.receive(limit)
+        if data is None:
+            raise self._exchange.expire()
+        self._more = len(data) >= _TLS_RECORD
+        return data
+
+    def _close(self, answer: Answer) -> None:
+        current, self._receiver = self._receiver, None
+        if current is None:
+            answer.close()
+        else:
+            current.close()
 
     async def aclose(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
         self.cancel()
 
     async def __aenter__(self) -> AsyncStream:
-        with self._alone():
-            if self._answer is None:
-                if self._next() is not Step.OPEN:
-                    raise RuntimeError("the stream could not be opened: make another call")
-                await self._opening()
+        if self._answer is None:
+            if self._next() is not Step.OPEN:
+                raise RuntimeError("the stream could not be opened: make another call")
+            await self._do(Step.OPEN)
         return self
 
     async def __aexit__(
@@ -173,14 +167,17 @@ class AsyncStream(BaseStream):
 class _Events(AsyncIterator[Event]):
     """Not an async generator, which an event loop would have to finalise when it is left early."""
 
-    def __init__(self, wait: Callable[[], Awaitable[Event | None]]) -> None:
-        self._wait = wait
+    def __init__(self, stream: AsyncStream) -> None:
+        self._stream = stream
 
     async def __anext__(self) -> Event:
-        event = await self._wait()
-        if event is None:
-            raise StopAsyncIteration
-        return event
+        while True:
+            event = self._stream._next()
+            if event is Step.END:
+                raise StopAsyncIteration
+            if not isinstance(event, Step):
+                return event
+            await self._stream._do(event)
 
 
 class AsyncClient:
@@ -240,7 +237,7 @@ class AsyncClient:
     async def models(self) -> list[str]:
         """Ask the service which models it has; see `Client.models`."""
         call = self._client._models_call()
-        return model_ids(await self._workers.run(call, call.read))
+        return model_ids(await self._workers.run(call.exchange, call.read))
 
     async def aclose(self) -> None:
         """Close the pooled connections; the next call opens new ones."""

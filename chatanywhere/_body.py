@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ._errors import ProtocolError, StreamInterruptedError
 
@@ -70,13 +70,13 @@ class Body:
     def surplus(self) -> bool:
         return self._framing.surplus
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the content that `data` completes, in blocks of at most 256 KiB where it was compressed.
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        """Return the content that `data` completes, in blocks of at most 256 KiB where it was compressed.
 
         Args:
             data: what the connection gave; `b""` says that it has ended.
 
-        Raises:
+        Raises (also while it is iterated):
             ProtocolError: the bytes are not what the headers announced, or the content is larger than the limit.
             StreamInterruptedError: the connection ended before the body did.
         """
@@ -90,6 +90,11 @@ class Body:
         else:
             self._framing.end()
             content = b""
+        if self._decompress is None and fault is None:
+            return (self._admit(content),) if content else ()
+        return self._blocks(content, fault)
+
+    def _blocks(self, content: bytes, fault: ProtocolError | None) -> Iterator[bytes]:
         if self._decompress is None:
             if content:
                 yield self._admit(content)

@@ -40,7 +40,11 @@ class Service:
 
 
 class Call:
-    """One request with all its attempts. `content` is None for a GET."""
+    """One request with all its attempts. `content` is None for a GET.
+
+    Attributes:
+        exchange: its limits, and the means to stop it.
+    """
 
     def __init__(
         self,
@@ -57,16 +61,7 @@ class Call:
         self._headers = headers
         self._retry = retry
         self._attempts = 0
-        self._exchange = Exchange(timeout)
-        self.cancel = self._exchange.cancel
-        self.linger = self._exchange.linger
-        self.check = self._exchange.check
-        self.expire = self._exchange.expire
-
-    @property
-    def cancelled(self) -> bool:
-        """`cancel()` was called."""
-        return self._exchange.cancelled
+        self.exchange = Exchange(timeout)
 
     def open(self, failed: ChatAnywhereError | None) -> tuple[Answer, Decoder]:
         """Make attempts until one is answered; `failed` is how the one before ended, if there was one.
@@ -76,7 +71,7 @@ class Call:
         """
         if failed is not None:
             self.annotate(failed)
-        exchange = self._exchange
+        exchange = self.exchange
         return self._retry.run(self._attempt, failed=failed, time_left=exchange.left, sleep=exchange.sleep)
 
     def read(self) -> bytes:
@@ -96,7 +91,7 @@ class Call:
             finally:
                 answer.close()
 
-        exchange = self._exchange
+        exchange = self.exchange
         return self._retry.run(attempt, failed=None, time_left=exchange.left, sleep=exchange.sleep)
 
     def annotate(self, error: ChatAnywhereError) -> None:
@@ -145,7 +140,7 @@ class Call:
                 del headers[own]
             headers[name] = value
         return service.transport.open(
-            host + self._path, headers, self._content, self._exchange, max_bytes=service.max_bytes
+            host + self._path, headers, self._content, self.exchange, max_bytes=service.max_bytes
         )
 
 

@@ -290,7 +290,8 @@ class GuardedSocket(socket.socket):
         Raises:
             OSError: the connection failed, or the call was cancelled.
         """
-        self.settimeout(0)
+        if self.gettimeout() != 0:
+            self.settimeout(0)
         try:
             data = super().recv(size)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -393,10 +394,10 @@ class Response(http.client.HTTPResponse):
         """The socket, if an event loop can wait for it; it can't where urllib3 does TLS within TLS."""
         return self._socket if isinstance(self._socket, GuardedSocket) else None
 
-    def receive_nowait(self, sock: GuardedSocket) -> bytes | None:
-        """Like `receive`, but None where that would wait; `sock` is `waitable`."""
+    def receive_nowait(self) -> bytes | None:
+        """Like `receive`, but None where that would wait. Only where the socket is `waitable`."""
         data, self._head.rest = self._head.rest, b""
-        return data or sock.recv_nowait(RECEIVE_SIZE)
+        return data or self._socket.recv_nowait(RECEIVE_SIZE)
 
 
 class GuardedConnection(HTTPConnection):

@@ -50,22 +50,25 @@ class Reply:
         An error is left in `error`, behind the events that came before it. None is yielded between the blocks of
         what was compressed: they may be many, and hold no event.
         """
+        decoder = self._decoder
+        events: list[Event] = []
+        failure: ChatAnywhereError | None = None
         try:
             for number, block in enumerate(self._body.feed(data)):
                 if number:
+                    yield from self._record(events)
                     yield None
-                if not self._decoder.done:
-                    for event in self._decoder.feed(block):
-                        self._record(event)
-                        yield event
-            if self._body.complete:
-                if not self._decoder.done:
-                    for event in self._decoder.finish():
-                        self._record(event)
-                        yield event
-                self.over = True
+                if not decoder.done:
+                    decoder.feed(block, events)
+            if self._body.complete and not decoder.done:
+                decoder.finish(events)
         except ChatAnywhereError as error:
-            self.fail(error)
+            failure = error
+        yield from self._record(events)
+        if failure is not None:
+            self.fail(failure)
+        elif self._body.complete:
+            self.over = True
 
     def fail(self, error: ChatAnywhereError) -> None:
         """Take note of what went wrong with the connection or its bytes."""
@@ -74,22 +77,26 @@ class Reply:
         else:
             self.error = error
 
-    def _record(self, event: Event) -> None:
-        if isinstance(event, TextDelta):
-            self._text.append(event.text)
-            self.delivered = True
-        elif isinstance(event, ReasoningDelta):
-            self._reasoning.append(event.text)
-            self.delivered = True
-        elif isinstance(event, ToolCallDelta):
-            self._tool_calls.setdefault(event.index, []).append(event)
-            self.delivered = True
-        elif isinstance(event, Started):
-            self._started = event
-        elif isinstance(event, Finished):
-            self._finished = event
-        else:
-            self._usage = event
+    def _record(self, events: list[Event]) -> Iterator[Event]:
+        """Give the events out, and note each as it goes; `events` is empty then."""
+        for event in events:
+            if isinstance(event, TextDelta):
+                self._text.append(event.text)
+                self.delivered = True
+            elif isinstance(event, ReasoningDelta):
+                self._reasoning.append(event.text)
+                self.delivered = True
+            elif isinstance(event, ToolCallDelta):
+                self._tool_calls.setdefault(event.index, []).append(event)
+                self.delivered = True
+            elif isinstance(event, Started):
+                self._started = event
+            elif isinstance(event, Finished):
+                self._finished = event
+            else:
+                self._usage = event
+            yield event
+        events.clear()
 
     @property
     def text(self) -> str:

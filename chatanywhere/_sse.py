@@ -5,8 +5,6 @@ Text in, the `data` of each event out. Knows nothing of what the data means, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 MAX_EVENT = 16 * 1024 * 1024
 """Characters that one line, or the data of one event, may have."""
 
@@ -27,27 +25,17 @@ class Decoder:
         self._begun = False
         self._after_cr = False
 
-    def feed(self, text: str) -> Iterator[str]:
-        """Yield the data of every event that `text` completes.
+    def feed(self, text: str, found: list[str]) -> None:
+        """Append to `found` the data of every event that `text` completes.
 
         Raises:
-            ValueError: a line or an event is larger than `MAX_EVENT`.
+            ValueError: a line or an event is larger than `MAX_EVENT`; what came before it has been appended.
         """
         if not text:
             return
         if not self._begun:
             self._begun = True
             text = text[1:] if text[0] == "\ufeff" else text
-        for line in self._lines(text):
-            if line:
-                self._field(line)
-            elif self._data:
-                data = self._data[0] if len(self._data) == 1 else "\n".join(self._data)
-                self._data = []
-                self._data_size = 0
-                yield data
-
-    def _lines(self, text: str) -> Iterator[str]:
         if self._after_cr and text:
             # The CR that ended the last block ended its line; an LF right behind it is part of the same end.
             self._after_cr = False
@@ -66,16 +54,23 @@ class Decoder:
             last = lines.pop()
             self._tail = [last]
             self._tail_size = len(last)
-            yield from lines
+            self._read(lines, found)
 
-    def _field(self, line: str) -> None:
-        if line.startswith("data:"):
-            value = line[6:] if line[5:6] == " " else line[5:]
-        elif line == "data":
-            value = ""
-        else:
-            return
-        self._data.append(value)
-        self._data_size += len(value) + 1  # the line end counts, or empty lines would be free
-        if self._data_size > MAX_EVENT:
-            raise ValueError(f"an event of the stream is larger than {MAX_EVENT} characters")
+    def _read(self, lines: list[str], found: list[str]) -> None:
+        data = self._data
+        for line in lines:
+            if line.startswith("data:"):
+                value = line[6:] if line[5:6] == " " else line[5:]
+            elif line == "data":
+                value = ""
+            elif line or not data:
+                continue
+            else:
+                found.append(data[0] if len(data) == 1 else "\n".join(data))
+                data.clear()
+                self._data_size = 0
+                continue
+            data.append(value)
+            self._data_size += len(value) + 1  # the line end counts, or empty lines would be free
+            if self._data_size > MAX_EVENT:
+                raise ValueError(f"an event of the stream is larger than {MAX_EVENT} characters")

@@ -34,6 +34,7 @@ class BaseStream:
 
     def __init__(self, call: Call) -> None:
         self._call = call
+        self._exchange = call.exchange
         self._reply = Reply()
         self._answer: Answer | None = None
         self._pending: Iterator[Event | None] = iter(())
@@ -51,7 +52,7 @@ class BaseStream:
         """
         if self._ended:
             return Step.END
-        if self._call.cancelled:
+        if self._exchange.cancelled:
             self._fail(StreamCancelledError("the call was cancelled"))
         if self._busy:
             raise RuntimeError("another thread or task is reading this stream")
@@ -63,7 +64,7 @@ class BaseStream:
         reply = self._reply
         if event is None:
             try:
-                self._call.check()
+                self._exchange.check()
             except ChatAnywhereError as error:
                 self._pending = iter(())
                 reply.fail(error)
@@ -82,7 +83,7 @@ class BaseStream:
         if self._answer is None:
             return Step.OPEN
         if reply.done:
-            self._call.linger()
+            self._exchange.linger()
         return Step.RECEIVE
 
     def _open(self) -> None:
@@ -94,10 +95,13 @@ class BaseStream:
         except ChatAnywhereError as error:
             self._fail(error)
         except BaseException:
-            self._call.cancel()
+            self._exchange.cancel()
             raise
         else:
-            self._reply.begin(self._answer.body, decoder)
+            body = self._answer.body
+            self._reply.begin(body, decoder)
+            if body.complete:  # an answer without one
+                self._accept(b"")
         finally:
             self._stop_waiting()
 
@@ -110,7 +114,7 @@ class BaseStream:
         except ChatAnywhereError as error:
             self._reply.fail(error)
         except BaseException:
-            self._call.cancel()
+            self._exchange.cancel()
             raise
         finally:
             self._stop_waiting()
@@ -123,7 +127,7 @@ class BaseStream:
         # What is being waited for must not be closed: its descriptor might become another connection's. So
         # `cancel()` wakes the reader, and the reader releases the connection.
         self._busy = False
-        if self._call.cancelled:
+        if self._exchange.cancelled:
             self._release()
 
     def _fail(self, error: ChatAnywhereError) -> NoReturn:
@@ -189,13 +193,16 @@ class BaseStream:
         Does nothing when the stream has ended already.
         """
         if not self._ended:
-            self._call.cancel()
+            self._exchange.cancel()
             self._release()
 
     def _release(self) -> None:
         with self._releasing:
             if self._answer is not None and not self._busy:
-                self._answer.close()
+                self._close(self._answer)
+
+    def _close(self, answer: Answer) -> None:
+        answer.close()
 
     def __del__(self) -> None:
         with suppress(Exception):  # nothing is to be done about it, and at exit modules may be gone

@@ -80,8 +80,6 @@ class Answer:
         Raises:
             ChatAnywhereError: the connection failed, a limit ran out, or the call was cancelled.
         """
-        if self.body.complete:  # an answer without a body
-            return b""
         try:
             if self._response is not None:
                 return self._response.receive()
@@ -94,17 +92,15 @@ class Answer:
         """The socket for an event loop to wait for; None where only `receive`, in a thread, will do."""
         return None if self._response is None else self._response.waitable
 
-    def receive_nowait(self, sock: GuardedSocket) -> bytes | None:
+    def receive_nowait(self) -> bytes | None:
         """Return what has arrived on `waitable`, `b""` at its end, None if nothing has.
 
         Raises:
             ChatAnywhereError: the connection failed, or the call was cancelled.
         """
         assert self._response is not None
-        if self.body.complete:
-            return b""
         try:
-            return self._response.receive_nowait(sock)
+            return self._response.receive_nowait()
         except _FOREIGN as exc:
             raise self._exchange.failure() or _interruption(exc) from exc
 

@@ -13,7 +13,7 @@ import re
 import secrets
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from . import _sse
@@ -46,15 +46,15 @@ class Decoder(Protocol):
     done: bool
     """The answer is over, whether or not the connection says so too."""
 
-    def feed(self, block: bytes) -> Iterator[Event]:
-        """Yield the events that `block` completes; pieces of one kind in a row are one event.
+    def feed(self, block: bytes, events: list[Event]) -> None:
+        """Append to `events` those that `block` completes; pieces of one kind in a row are one event.
 
         Raises:
-            ProtocolError, APIStatusError: after the events before that place have been yielded.
+            ProtocolError, APIStatusError: something is wrong; the events before that place have been appended.
         """
 
-    def finish(self) -> Iterator[Event]:
-        """Yield what is left when the content has ended.
+    def finish(self, events: list[Event]) -> None:
+        """Append what is left when the content has ended.
 
         Raises:
             StreamInterruptedError, ProtocolError: it ended too early.
@@ -196,17 +196,19 @@ def _text_of(content: Any) -> str:
 
 
 class _Utf8:
-    """Decodes UTF-8 cut anywhere; what is not UTF-8 is an error, raised behind the text before it."""
+    """Decodes UTF-8 cut anywhere."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
-    def feed(self, block: bytes) -> Iterator[str]:
+    def feed(self, block: bytes) -> tuple[str, ProtocolError | None]:
+        """Return the text, and the error that follows it if what follows is not UTF-8."""
         try:
-            yield self._decoder.decode(block)
+            return self._decoder.decode(block), None
         except UnicodeDecodeError as exc:
-            yield exc.object[: exc.start].decode()
-            raise ProtocolError(f"the answer is not UTF-8: {exc.object[exc.start : exc.end]!r}") from exc
+            error = ProtocolError(f"the answer is not UTF-8: {exc.object[exc.start : exc.end]!r}")
+            error.__cause__ = exc
+            return exc.object[: exc.start].decode(), error
 
     def finish(self) -> None:
         try:
@@ -225,18 +227,17 @@ class _TextDecoder:
         self._page = "" if maybe_page else None  # what may turn out to be a page; None once it is text
         self._text_allowed = text_allowed
 
-    def feed(self, block: bytes) -> Iterator[Event]:
-        try:
-            for text in self._utf8.feed(block):
-                if self._page is not None:
-                    self._page += text
-                    text = self._decide()
-                if text:
-                    yield TextDelta(text)
-        except ProtocolError:
-            if self._page and not self._is_page(self._page):
-                yield TextDelta(self._page)
-            raise
+    def feed(self, block: bytes, events: list[Event]) -> None:
+        text, error = self._utf8.feed(block)
+        if self._page is not None:
+            self._page += text
+            text = self._decide()
+        if error and self._page and not self._is_page(self._page):
+            text = self._page
+        if text:
+            events.append(TextDelta(text))
+        if error:
+            raise error
 
     def _decide(self) -> str:
         """Return the text held back so far once it can't be a page."""
@@ -249,11 +250,11 @@ class _TextDecoder:
         self._page = None
         return held
 
-    def finish(self) -> Iterator[Event]:
+    def finish(self, events: list[Event]) -> None:
         if self._page is not None and self._is_page(self._page):
             raise ProtocolError(_page_summary(self._page))
         if self._page:
-            yield TextDelta(self._page)
+            events.append(TextDelta(self._page))
         self._utf8.finish()
 
     def _is_page(self, text: str) -> bool:
@@ -269,26 +270,28 @@ class _EventDecoder:
         self._sse = _sse.Decoder()
         self._chunks = _Chunks()
 
-    def feed(self, block: bytes) -> Iterator[Event]:
-        chunks = self._chunks
-        for text in self._utf8.feed(block):
-            try:
-                for data in self._sse.feed(text):
-                    if data == "[DONE]":
-                        self.done = True
-                        break
-                    yield from chunks.add(data)
-            except ValueError as exc:
-                yield from chunks.flush()
-                raise ProtocolError(str(exc)) from exc
-            yield from chunks.flush()
-            if self.done:
-                return
+    def feed(self, block: bytes, events: list[Event]) -> None:
+        text, error = self._utf8.feed(block)
+        found: list[str] = []
+        try:
+            self._sse.feed(text, found)
+        except ValueError as exc:
+            error = ProtocolError(str(exc))
+            error.__cause__ = exc
+        try:
+            for data in found:
+                if data == "[DONE]":
+                    self.done = True
+                    return
+                self._chunks.add(data, events)
+            if error:
+                raise error
+        finally:
+            self._chunks.flush(events)
 
-    def finish(self) -> Iterator[Event]:
+    def finish(self, events: list[Event]) -> None:
         if not self._chunks.finished:
             raise StreamInterruptedError("the stream ended with neither a finish reason nor [DONE]")
-        yield from ()
 
 
 class _ObjectDecoder:
@@ -299,22 +302,24 @@ class _ObjectDecoder:
     def __init__(self) -> None:
         self._content: list[bytes] = []
 
-    def feed(self, block: bytes) -> Iterator[Event]:
+    def feed(self, block: bytes, events: list[Event]) -> None:
         self._content.append(block)
-        yield from ()
 
-    def finish(self) -> Iterator[Event]:
+    def finish(self, events: list[Event]) -> None:
         try:
             text = b"".join(self._content).decode()
         except UnicodeDecodeError as exc:
             raise ProtocolError("the answer is not UTF-8") from exc
         chunks = _Chunks()
-        yield from chunks.add(text)
-        yield from chunks.flush()
+        try:
+            chunks.add(text, events)
+        finally:
+            chunks.flush(events)
         if not chunks.finished:
             raise ProtocolError(f"the answer is not a chat completion: {_excerpt(text)}")
 
 
+_decode_json = json.JSONDecoder().raw_decode  # what `json.loads` does, without the search for blanks around it
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -328,20 +333,24 @@ class _Chunks:
         self._pieces: list[str] = []
         self._half = ""  # of a character
 
-    def add(self, data: str) -> Iterator[Event]:
-        """Take a chunk in, as JSON; yield the events that can't be merged with what may follow.
+    def add(self, data: str, events: list[Event]) -> None:
+        """Take a chunk in, as JSON; append the events that can't be merged with what may follow.
 
         Raises:
-            ProtocolError, APIStatusError: after the events before that place have been yielded.
+            ProtocolError, APIStatusError: something is wrong; what came before it is there after a `flush`.
         """
         try:
-            chunk = json.loads(data)
+            try:
+                chunk, end = _decode_json(data)
+            except ValueError:
+                end = -1
+            if end != len(data):  # blanks around it, or an error
+                chunk = json.loads(data)
             if chunk.get("error"):
-                yield from self.flush()
                 raise error_in_stream(chunk["error"])
             if not self._started:
                 self._started = True
-                yield Started(_text_or_none(chunk.get("id")), _text_or_none(chunk.get("model")))
+                events.append(Started(_text_or_none(chunk.get("id")), _text_or_none(chunk.get("model"))))
             for choice in chunk.get("choices") or ():
                 if choice.get("index"):
                     continue  # another answer to the same question
@@ -349,46 +358,49 @@ class _Chunks:
                 delta = choice.get("delta") or choice.get("message") or {}
                 reasoning = delta.get("reasoning_content")
                 if reasoning:
-                    yield from self._piece(ReasoningDelta, reasoning)
+                    self._piece(ReasoningDelta, reasoning, events)
                 content = delta.get("content")
                 if content:
-                    yield from self._piece(TextDelta, content)
+                    self._piece(TextDelta, content, events)
                 calls = delta.get("tool_calls")
                 if calls:
-                    yield from self.flush()
-                    yield from map(_tool_call, calls, range(len(calls)))
+                    self.flush(events)
+                    events.extend(map(_tool_call, calls, range(len(calls))))
                 reason = choice.get("finish_reason")
                 if reason:
                     self.finished = True
-                    yield from self.flush()
-                    yield Finished(_text(reason))
+                    self.flush(events)
+                    events.append(Finished(_text(reason)))
             usage = chunk.get("usage")
             if usage:
                 counts = {name: usage.get(name) for name in _COUNTS}
                 if all(isinstance(count, int) for count in counts.values()):
-                    yield from self.flush()
-                    yield Usage(**counts)
+                    self.flush(events)
+                    events.append(Usage(**counts))
         except (AttributeError, RecursionError, TypeError, ValueError) as exc:
-            yield from self.flush()
             raise ProtocolError(f"not a chat completion chunk: {_excerpt(data)}") from exc
 
-    def _piece(self, kind: type[TextDelta] | type[ReasoningDelta], text: str) -> Iterator[Event]:
+    def _piece(self, kind: type[TextDelta] | type[ReasoningDelta], text: Any, events: list[Event]) -> None:
+        if not isinstance(text, str):
+            raise TypeError("not text")
         if kind is not self._kind:
-            yield from self.flush()
+            self.flush(events)
             self._kind = kind
-        text = self._half + _text(text)
         if self._half:
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            text = (self._half + text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            self._half = ""
         # JSON writes an emoji as two escapes, and some servers put one into each of two chunks.
-        self._half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
-        self._pieces.append(text[:-1] if self._half else text)
+        if "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        self._pieces.append(text)
 
-    def flush(self) -> Iterator[Event]:
-        """Yield the pieces taken in so far."""
+    def flush(self, events: list[Event]) -> None:
+        """Append the pieces taken in so far."""
         if self._pieces:
             text = "".join(self._pieces)
             self._pieces.clear()
-            yield self._kind(text)
+            if text:
+                events.append(self._kind(text))
 
 
 def _tool_call(call: Any, position: int) -> ToolCallDelta:

@@ -32,7 +32,8 @@ MAY_IMPORT: dict[str, str | None] = {
     "_call": "_errors _policy _wire _exchange _transport",
     "_stream": "_errors _types _reply _transport _call",
     "_client": "_errors _types _policy _wire _transport _call _stream _aio",  # the last for as_async() only
-    "_aio": "_errors _types _policy _call _stream _client",
+    "_receiver": "_errors _exchange _transport",
+    "_aio": "_errors _types _policy _exchange _transport _call _stream _client _receiver",
     "typing": "_types",
     "provider": "_types _wire _client _aio typing",
     "testing": "_talker _faults",
@@ -43,7 +44,7 @@ MAY_IMPORT: dict[str, str | None] = {
 
 LIBRARIES: dict[str, set[str]] = {
     "tenacity": {"_policy"},
-    "anyio": {"_aio"},
+    "anyio": {"_aio", "_receiver"},
     "requests": {"_transport"},
     "urllib3": {"_exchange", "_transport"},
     "socks": {"_socks", "_transport"},  # the second looks whether it is there

@@ -1,0 +1,160 @@
+"""Receives the body of an answer on an event loop, without a thread.
+
+anyio's way works everywhere, but registers the socket with the loop for each wait and opens a cancel scope for its
+time limit, which on asyncio is most of what a piece costs. There, the socket stays registered while its answer is
+read, is read in the loop's own callback, and has one timer.
+
+Neither holds the stream that it works for, so that a stream that nobody holds any more is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Union
+
+import anyio
+
+from ._errors import ChatAnywhereError
+from ._exchange import GuardedSocket
+from ._transport import Answer
+
+
+class AnyioReceiver:
+    """Receives on every event loop that anyio knows."""
+
+    def __init__(self, answer: Answer, sock: GuardedSocket) -> None:
+        self._answer = answer
+        self._socket = sock
+
+    @property
+    def here(self) -> bool:
+        """Whether it can be used by the code that asks."""
+        return True
+
+    async def receive(self, limit: float | None) -> bytes | None:
+        """Wait for bytes and return them, `b""` at the end of the connection; None after `limit` seconds.
+
+        Raises:
+            ChatAnywhereError: the connection failed, or the call was cancelled.
+        """
+        with anyio.move_on_after(limit):
+            data = None
+            while data is None:  # over TLS, what has arrived may be less than a record
+                await anyio.wait_readable(self._socket)
+                data = self._answer.receive_nowait()
+            return data
+        return None
+
+    def close(self) -> None:
+        """Close the answer; from any thread."""
+        self._answer.close()
+
+
+class AsyncioReceiver:
+    """Receives on the asyncio loop that it was made on.
+
+    Raises:
+        RuntimeError: it was not made in a task of such a loop.
+        NotImplementedError: this kind of loop can't wait for sockets.
+    """
+
+    def __init__(self, answer: Answer, sock: GuardedSocket) -> None:
+        self._loop = asyncio.get_running_loop()
+        if asyncio.current_task() is None:
+            raise RuntimeError("not a task of asyncio: trio may be the guest of this loop")
+        self._answer = answer
+        self._receive = answer.receive_nowait
+        self._descriptor = sock.fileno()
+        self._registered = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._arrived: bytes | ChatAnywhereError | None = None
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._register()
+
+    @property
+    def here(self) -> bool:
+        """Whether it can be used by the code that asks: on the same loop only."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    async def receive(self, limit: float | None) -> bytes | None:
+        """Wait for bytes and return them, `b""` at the end of the connection; None after `limit` seconds.
+
+        Raises:
+            ChatAnywhereError: the connection failed, or the call was cancelled.
+        """
+        self._arrived = None
+        if limit is not None:
+            self._due = self._loop.time() + limit
+            if self._timer is None or self._timer.when() > self._due:
+                self._set_timer()
+        if not self._registered:
+            self._register()
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        if isinstance(self._arrived, ChatAnywhereError):
+            raise self._arrived
+        return self._arrived
+
+    def close(self) -> None:
+        """Let go of the socket and close the answer; from any thread."""
+        if not self._loop.is_closed():
+            if not self.here:
+                with suppress(RuntimeError):  # closed in between
+                    self._loop.call_soon_threadsafe(self.close)
+                    return
+            self._unregister()
+            if self._timer is not None:
+                self._timer.cancel()
+        self._answer.close()
+
+    def _register(self) -> None:
+        self._loop.add_reader(self._descriptor, self._on_readable)
+        self._registered = True
+
+    def _unregister(self) -> None:
+        if self._registered:
+            self._loop.remove_reader(self._descriptor)
+            self._registered = False
+
+    def _on_readable(self) -> None:
+        if self._waiter is None or self._waiter.done():
+            self._unregister()  # what nobody asks for stays with the server
+            return
+        try:
+            self._arrived = self._receive()
+        except ChatAnywhereError as error:
+            self._arrived = error
+        if self._arrived is not None:
+            self._waiter.set_result(None)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._waiter is not None and not self._waiter.done():
+            if self._loop.time() >= self._due:
+                self._waiter.set_result(None)
+            else:  # bytes have come since it was set
+                self._set_timer()
+
+
+Receiver = Union[AnyioReceiver, AsyncioReceiver]
+
+
+def receiver(answer: Answer, sock: GuardedSocket) -> Receiver:
+    """Return the best one for the event loop that is running; `sock` is the answer's."""
+    try:
+        return AsyncioReceiver(answer, sock)
+    except (RuntimeError, NotImplementedError):
+        return AnyioReceiver(answer, sock)
