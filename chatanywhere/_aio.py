@@ -102,50 +102,52 @@ class AsyncStream(BaseStream):
         if step is Step.PAUSE:
             await anyio.lowlevel.checkpoint()
             return
-        self._busy = True
         if step is Step.OPEN:
-            try:
-                await self._workers.run(self._exchange, self._open)
-            except ChatAnywhereError as error:
-                self._fail(error)
+            await self._in_thread(self._open)
         elif self._opened().waitable is None:
-            await self._workers.run(self._exchange, self._receive)
+            await self._in_thread(self._receive)
         else:
-            try:
-                self._accept(await self._arrival())
-            except ChatAnywhereError as error:
-                self._reply.fail(error)
-            except BaseException:
-                self._exchange.cancel()
-                raise
-            finally:
-                self._stop_waiting()
+            await self._in_loop(self._opened())
 
-    async def _arrival(self) -> bytes:
-        """The loop's counterpart of `Answer.receive`."""
-        answer = self._opened()
-        if self._receiver is None or not self._receiver.here:
-            assert answer.waitable is not None
-            self._receiver = receiver(answer, answer.waitable)
-        limit = self._exchange.check()
-        data = None
-        if self._more:
-            # A server that is faster than this program must not keep the loop to itself.
-            await anyio.lowlevel.checkpoint()
-            data = answer.receive_nowait()
-        if data is None:
-            data = await self._receiver.receive(limit)
-        if data is None:
-            raise self._exchange.expire()
-        self._more = len(data) >= _TLS_RECORD
-        return data
+    async def _in_thread(self, function: Callable[[], None]) -> None:
+        self._busy = True
+        try:
+            await self._workers.run(self._exchange, function)
+        except ChatAnywhereError as error:  # there may not have been a thread in time
+            self._busy = False
+            self._fail(error)
+
+    async def _in_loop(self, answer: Answer) -> None:
+        """The loop's counterpart of `_receive`."""
+        if self._receiver is None or not self._receiver.serves(answer):
+            self._receiver = receiver(answer)
+        self._busy = True
+        try:
+            limit = self._exchange.check()
+            data = None
+            if self._more:
+                # A server that is faster than this program must not keep the loop to itself.
+                await anyio.lowlevel.checkpoint()
+                data = answer.receive_nowait()
+            if data is None:
+                data = await self._receiver.receive(limit)
+            if data is None:
+                raise self._exchange.expire()
+            self._more = len(data) >= _TLS_RECORD
+            self._accept(data)
+        except ChatAnywhereError as error:
+            self._reply.fail(error)
+        except BaseException:
+            self._exchange.cancel()
+            raise
+        finally:
+            self._stop_waiting()
 
     def _close(self, answer: Answer) -> None:
-        current, self._receiver = self._receiver, None
-        if current is None:
-            answer.close()
+        if self._receiver is not None and self._receiver.answer is answer:
+            self._receiver.close()
         else:
-            current.close()
+            answer.close()
 
     async def aclose(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""

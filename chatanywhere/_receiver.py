@@ -16,21 +16,20 @@ from typing import Union
 import anyio
 
 from ._errors import ChatAnywhereError
-from ._exchange import GuardedSocket
 from ._transport import Answer
 
 
 class AnyioReceiver:
     """Receives on every event loop that anyio knows."""
 
-    def __init__(self, answer: Answer, sock: GuardedSocket) -> None:
-        self._answer = answer
-        self._socket = sock
+    def __init__(self, answer: Answer) -> None:
+        assert answer.waitable is not None
+        self.answer = answer
+        self._socket = answer.waitable
 
-    @property
-    def here(self) -> bool:
-        """Whether it can be used by the code that asks."""
-        return True
+    def serves(self, answer: Answer) -> bool:
+        """Whether it can receive this answer for the code that asks."""
+        return answer is self.answer
 
     async def receive(self, limit: float | None) -> bytes | None:
         """Wait for bytes and return them, `b""` at the end of the connection; None after `limit` seconds.
@@ -42,13 +41,13 @@ class AnyioReceiver:
             data = None
             while data is None:  # over TLS, what has arrived may be less than a record
                 await anyio.wait_readable(self._socket)
-                data = self._answer.receive_nowait()
+                data = self.answer.receive_nowait()
             return data
         return None
 
     def close(self) -> None:
         """Close the answer; from any thread."""
-        self._answer.close()
+        self.answer.close()
 
 
 class AsyncioReceiver:
@@ -59,13 +58,14 @@ class AsyncioReceiver:
         NotImplementedError: this kind of loop can't wait for sockets.
     """
 
-    def __init__(self, answer: Answer, sock: GuardedSocket) -> None:
+    def __init__(self, answer: Answer) -> None:
+        assert answer.waitable is not None
         self._loop = asyncio.get_running_loop()
         if asyncio.current_task() is None:
             raise RuntimeError("not a task of asyncio: trio may be the guest of this loop")
-        self._answer = answer
+        self.answer = answer
         self._receive = answer.receive_nowait
-        self._descriptor = sock.fileno()
+        self._descriptor = answer.waitable.fileno()
         self._registered = False
         self._waiter: asyncio.Future[None] | None = None
         self._arrived: bytes | ChatAnywhereError | None = None
@@ -73,9 +73,21 @@ class AsyncioReceiver:
         self._timer: asyncio.TimerHandle | None = None
         self._register()
 
-    @property
-    def here(self) -> bool:
-        """Whether it can be used by the code that asks: on the same loop only."""
+    def serves(self, answer: Answer) -> bool:
+        """Whether it can receive this answer for the code that asks; not when that runs on a later loop.
+
+        Raises:
+            RuntimeError: the code that asks runs on another loop, while this one is still open.
+        """
+        if answer is not self.answer:
+            return False
+        if self._is_here():
+            return True
+        if not self._loop.is_closed():
+            raise RuntimeError("the stream is read on another event loop, which is still open")
+        return False
+
+    def _is_here(self) -> bool:
         try:
             return asyncio.get_running_loop() is self._loop
         except RuntimeError:
@@ -106,14 +118,14 @@ class AsyncioReceiver:
     def close(self) -> None:
         """Let go of the socket and close the answer; from any thread."""
         if not self._loop.is_closed():
-            if not self.here:
+            if not self._is_here():
                 with suppress(RuntimeError):  # closed in between
                     self._loop.call_soon_threadsafe(self.close)
                     return
             self._unregister()
             if self._timer is not None:
                 self._timer.cancel()
-        self._answer.close()
+        self.answer.close()
 
     def _register(self) -> None:
         self._loop.add_reader(self._descriptor, self._on_readable)
@@ -152,9 +164,9 @@ class AsyncioReceiver:
 Receiver = Union[AnyioReceiver, AsyncioReceiver]
 
 
-def receiver(answer: Answer, sock: GuardedSocket) -> Receiver:
-    """Return the best one for the event loop that is running; `sock` is the answer's."""
+def receiver(answer: Answer) -> Receiver:
+    """Return the best one for the event loop that is running. The answer is `waitable`."""
     try:
-        return AsyncioReceiver(answer, sock)
+        return AsyncioReceiver(answer)
     except (RuntimeError, NotImplementedError):
-        return AnyioReceiver(answer, sock)
+        return AnyioReceiver(answer)

@@ -449,3 +449,25 @@ def test_a_limit_on_threads_must_leave_one() -> None:
     """max_threads=0 is refused."""
     with pytest.raises(ValueError, match="max_threads"):
         AsyncClient("k", max_threads=0)
+
+
+def test_a_stream_outlives_its_event_loop(raw_server: RawServer) -> None:
+    """What was begun on one loop can be read to its end on the next, but not while the first is still open."""
+    raw_server.answer(BEGUN, b"3\r\ntwo\r\n", lambda _: proceed.wait(10), b"5\r\nthree\r\n0\r\n\r\n")
+    proceed = threading.Event()
+    stream = AsyncClient(base_url=raw_server.url, protocol="web").stream("Hello")
+
+    async def rest() -> str:
+        return "".join([piece async for piece in stream])
+
+    async def beginning() -> str:
+        text = ""
+        while "two" not in text:
+            text += await stream.__anext__()
+        with pytest.raises(RuntimeError, match="still open"):
+            await anyio.to_thread.run_sync(asyncio.run, rest())
+        return text
+
+    text = asyncio.run(beginning())
+    proceed.set()
+    assert text + asyncio.run(rest()) == "onetwothree"

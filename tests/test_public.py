@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_call": "_errors _policy _wire _exchange _transport",
     "_stream": "_errors _types _reply _transport _call",
     "_client": "_errors _types _policy _wire _transport _call _stream _aio",  # the last for as_async() only
-    "_receiver": "_errors _exchange _transport",
+    "_receiver": "_errors _transport",
     "_aio": "_errors _types _policy _exchange _transport _call _stream _client _receiver",
     "typing": "_types",
     "provider": "_types _wire _client _aio typing",
