@@ -1,4 +1,4 @@
-"""The blocking client for event loops. The only user of anyio; no protocol code.
+"""The blocking client for event loops; no protocol code.
 
 A worker thread opens a stream: names, connection, TLS, proxy, the request, the head of the answer, other
 attempts. For the body no thread is held: the loop waits for the socket, and what arrives goes through the
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.lowlevel
@@ -31,20 +32,23 @@ T = TypeVar("T")
 _TLS_RECORD = 16384  # bytes; TLS gives out no more at a time (RFC 8446, section 5.1)
 
 
-class _Workers:
-    """The worker threads of one client. They are counted apart from those of the program."""
+# A limiter belongs to an event loop. Clients outlive loops, and loops outlive clients.
+_limiters: anyio.lowlevel.RunVar[WeakKeyDictionary[Workers, anyio.CapacityLimiter]] = anyio.lowlevel.RunVar(
+    "chatanywhere_limiters"
+)
+
+
+class Workers:
+    """Worker threads, on each event loop at most `size` at a time, counted apart from those of the program."""
 
     def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"max_threads={size}: a stream needs a thread to be opened")
         self._size = size
-        # A limiter belongs to an event loop; the client outlives loops.
-        self._limiters: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("chatanywhere_workers")
 
     async def run(self, exchange: Exchange, function: Callable[[], T]) -> T:
         """Do a blocking part of a call in a thread; a cancelled task leaves at once, and the thread soon after."""
-        limiter = self._limiters.get(None)
-        if limiter is None:
-            limiter = anyio.CapacityLimiter(self._size)
-            self._limiters.set(limiter)
+        limiter = self._limiter()
         slot = object()
         try:
             held = False
@@ -64,6 +68,16 @@ class _Workers:
             exchange.cancel()  # what the thread waits for ends, and what it opened is closed
             raise
 
+    def _limiter(self) -> anyio.CapacityLimiter:
+        limiters = _limiters.get(None)
+        if limiters is None:
+            limiters = WeakKeyDictionary()
+            _limiters.set(limiters)
+        limiter = limiters.get(self)
+        if limiter is None:
+            limiter = limiters[self] = anyio.CapacityLimiter(self._size)
+        return limiter
+
 
 class AsyncStream(BaseStream):
     """The answer to one call: an async iterator of `str`, and an async context manager.
@@ -71,7 +85,7 @@ class AsyncStream(BaseStream):
     Made by `AsyncClient.stream`. Nothing is sent before it is entered or the first piece is asked for.
     """
 
-    def __init__(self, call: Call, workers: _Workers) -> None:
+    def __init__(self, call: Call, workers: Workers) -> None:
         super().__init__(call)
         self._workers = workers
         self._receiver: Receiver | None = None
@@ -201,10 +215,8 @@ class AsyncClient:
         return self
 
     def _share(self, client: Client, max_threads: int) -> None:
-        if max_threads < 1:
-            raise ValueError(f"max_threads={max_threads}: a stream needs a thread to be opened")
         self._client = client
-        self._workers = _Workers(max_threads)
+        self._workers = Workers(max_threads)
 
     def stream(
         self,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._client import Client
+from ._client import DEFAULT, Client
 from ._types import Messages
 from ._wire import WIRES
 
 if TYPE_CHECKING:
-    from ._aio import AsyncStream
+    from ._aio import AsyncStream, Workers
     from .typing import AsyncResult, CreateResult
 
 _FOR_THE_CLIENT = frozenset(
@@ -132,12 +133,21 @@ class _ClientProvider(AsyncGeneratorProvider):
     @classmethod
     def _generate(cls, model: str, messages: Messages, **arguments: Any) -> AsyncResult:
         def ask() -> AsyncStream:
-            from ._aio import AsyncClient
+            from ._aio import AsyncStream
 
             client, options = cls._split(arguments)
-            return AsyncClient.from_sync(client).stream(messages, model=model or None, **options)
+            call = client._call(messages, model or None, DEFAULT, DEFAULT, None, options)
+            return AsyncStream(call, _workers())
 
         return _Pieces(ask)
+
+
+@functools.cache
+def _workers() -> Workers:
+    """The worker threads of all calls: each has a client of its own."""
+    from ._aio import Workers
+
+    return Workers(40)
 
 
 class _Pieces(AsyncGenerator[str, None]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 from collections.abc import AsyncGenerator, Iterator
@@ -12,7 +13,14 @@ import anyio
 import pytest
 from conftest import RawServer, backends, run
 
-from chatanywhere import APITimeoutError, AsyncGeneratorProvider, AuthenticationError, ChatAnywhere, ChatAnywhereAPI
+from chatanywhere import (
+    APITimeoutError,
+    AsyncClient,
+    AsyncGeneratorProvider,
+    AuthenticationError,
+    ChatAnywhere,
+    ChatAnywhereAPI,
+)
 from chatanywhere.testing import LoopbackServer
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -412,3 +420,23 @@ def test_the_live_services_models_need_a_key() -> None:
     with pytest.raises(AuthenticationError, match="CHATANYWHERE_API_KEY") as caught:
         ChatAnywhereAPI.get_models()
     assert caught.value.attempts == 0
+
+
+@backends
+def test_a_long_lived_loop_keeps_nothing_of_calls_that_are_over(provider: type[ChatAnywhere], backend: str) -> None:
+    """Programs on an event loop make calls for weeks; what a call needed is gone when it is over."""
+
+    def limiters() -> int:
+        gc.collect()
+        return sum(isinstance(thing, anyio.CapacityLimiter) for thing in gc.get_objects())
+
+    async def main() -> list[int]:
+        await provider.create_async("", MESSAGES)
+        counts = [limiters()]
+        for _ in range(5):
+            await provider.create_async("", MESSAGES)
+            await AsyncClient(base_url=provider.url, protocol="web").complete("Hello")
+        return [*counts, limiters()]
+
+    before, after = run(backend, main)
+    assert after <= before

@@ -1,0 +1,107 @@
+"""The clients that are compared. Each function reads one answer and returns the number of its pieces.
+
+Importing this module imports none of them: a sample imports the one that it measures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+MESSAGES = [{"role": "user", "content": "Hello"}]
+KEY = "sk-benchmark"
+
+Reader = Callable[[], Awaitable[int]]
+
+
+def chatanywhere_async(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]:
+    """The async client of this package."""
+    from chatanywhere import AsyncClient
+
+    client = AsyncClient(KEY, base_url=url, timeout=None)
+
+    async def read() -> int:
+        count = 0
+        async with client.stream(MESSAGES) as stream:
+            async for _ in stream:
+                count += 1
+        return count
+
+    return read, client.aclose
+
+
+def hop_per_piece(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]:
+    """The obvious way to use a blocking client on an event loop: a worker thread for each piece."""
+    import anyio
+    import anyio.to_thread
+
+    from chatanywhere import Client
+
+    client = Client(KEY, base_url=url, timeout=None)
+
+    async def read() -> int:
+        limiter = anyio.CapacityLimiter(1)
+        stream = await anyio.to_thread.run_sync(client.stream, MESSAGES, limiter=limiter)
+        count = 0
+        while await anyio.to_thread.run_sync(next, stream, None, limiter=limiter) is not None:
+            count += 1
+        return count
+
+    async def close() -> None:
+        client.close()
+
+    return read, close
+
+
+def aiohttp(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]:
+    """Aiohttp's line iterator, and json."""
+    import aiohttp
+
+    session = None
+
+    async def read() -> int:
+        nonlocal session
+        if session is None:
+            session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        count = 0
+        async with session.post(f"{url}/v1/chat/completions", json={"messages": MESSAGES}) as response:
+            async for line in response.content:
+                if line.startswith(b"data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
+                    count += 1
+        return count
+
+    async def close() -> None:
+        if session is not None:
+            await session.close()
+
+    return read, close
+
+
+def openai_async(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]:
+    """The OpenAI SDK's async client."""
+    from openai import AsyncOpenAI
+
+    client = AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1", timeout=None)
+
+    async def read() -> int:
+        count = 0
+        stream: AsyncIterator[Any] = await client.chat.completions.create(
+            model="gpt-4o-mini",
+            messages=MESSAGES,  # type: ignore[arg-type]
+            stream=True,
+        )
+        async for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                count += 1
+        return count
+
+    return read, client.close
+
+
+ASYNC: dict[str, Callable[[str], tuple[Reader, Callable[[], Awaitable[None]]]]] = {
+    "chatanywhere": chatanywhere_async,
+    "a thread per piece": hop_per_piece,
+    "aiohttp": aiohttp,
+    "AsyncOpenAI": openai_async,
+}
