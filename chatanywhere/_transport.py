@@ -236,6 +236,8 @@ class _Adapter(HTTPAdapter):
     def tls_context(self) -> ssl.SSLContext:
         context: ssl.SSLContext = create_urllib3_context()
         context.sslsocket_class = GuardedSSLSocket
+        # Python 3.9 asks OpenSSL to take a cut connection for one that ended, and has no name for that option.
+        context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0x80)
         if self._verify is False:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
