@@ -593,6 +593,18 @@ def test_an_answer_may_have_as_many_bytes_as_allowed(raw_server: RawServer, fram
     assert len(caught.value.partial) <= 1000
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [b"".join(b"X-%d: 1\r\n" % number for number in range(200)), b"X: " + b"x" * 70_000 + b"\r\n", b"X" * 1_000_000],
+    ids=["many", "long", "endless"],
+)
+def test_a_head_has_limits(raw_server: RawServer, fields: bytes) -> None:
+    """More than 100 headers, or one beyond 64 KiB, are no answer."""
+    raw_server.answer(b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 2\r\n\r\nHi")
+    with pytest.raises(ProtocolError, match="not HTTP"):
+        Client(base_url=raw_server.url, protocol="web").complete("Hello")
+
+
 BOMBS = {
     "gzip bomb": Fault.gzip_bomb(200 * MIB),
     "gzip bomb behind text": Fault.gzip_bomb(200 * MIB, after=1),
