@@ -11,6 +11,7 @@ from typing import Any
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 KEY = "sk-benchmark"
+TOKEN = "token "
 
 Reader = Callable[[], Awaitable[int]]
 
@@ -104,4 +105,129 @@ ASYNC: dict[str, Callable[[str], tuple[Reader, Callable[[], Awaitable[None]]]]] 
     "a thread per piece": hop_per_piece,
     "aiohttp": aiohttp,
     "AsyncOpenAI": openai_async,
+}
+
+
+# Blocking -----------------------------------------------------------------------------------------------------
+
+BlockingReader = Callable[[], int]
+
+
+def chatanywhere(url: str) -> BlockingReader:
+    """The blocking client of this package."""
+    from chatanywhere import Client
+
+    client = Client(KEY, base_url=url, timeout=None)
+
+    def read() -> int:
+        size = 0
+        with client.stream(MESSAGES) as stream:
+            for text in stream:
+                size += len(text)
+        return size // len(TOKEN)
+
+    return read
+
+
+def chatanywhere_web(url: str) -> BlockingReader:
+    """The same on the `web` protocol."""
+    from chatanywhere import Client
+
+    client = Client(base_url=url, protocol="web", timeout=None, max_response_bytes=None)
+
+    def read() -> int:
+        size = 0
+        with client.stream(MESSAGES) as stream:
+            for text in stream:
+                size += len(text)
+        return size // len(TOKEN)
+
+    return read
+
+
+def openai(url: str) -> BlockingReader:
+    """The OpenAI SDK."""
+    from openai import OpenAI
+
+    client = OpenAI(api_key=KEY, base_url=f"{url}/v1", timeout=None)
+
+    def read() -> int:
+        count = 0
+        stream: Any = client.chat.completions.create(model="m", messages=MESSAGES, stream=True)  # type: ignore[call-overload]
+        for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                count += 1
+        return count
+
+    return read
+
+
+def iter_lines(url: str) -> BlockingReader:
+    """The library requests: `iter_lines` and json."""
+    import requests
+
+    session = requests.Session()
+
+    def read() -> int:
+        count = 0
+        body = {"messages": MESSAGES}
+        with session.post(f"{url}/v1/chat/completions", json=body, stream=True) as response:
+            for line in response.iter_lines():
+                if line.startswith(b"data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
+                    count += 1
+        return count
+
+    return read
+
+
+def iter_content(url: str) -> BlockingReader:
+    """The library requests: `iter_content(None)`, of text."""
+    import requests
+
+    session = requests.Session()
+
+    def read() -> int:
+        size = 0
+        with session.post(f"{url}/v1/chat/gpt/", json={"list": MESSAGES}, stream=True) as response:
+            response.encoding = "utf-8"
+            for text in response.iter_content(None, decode_unicode=True):
+                size += len(text)
+        return size // len(TOKEN)
+
+    return read
+
+
+def raw_socket(url: str) -> BlockingReader:
+    """As little as possible: a socket, `split` and json. It knows nothing of chunks cut by a receive, or of errors."""
+    import socket
+
+    host, _, path = url.partition("//")[2].partition("/")
+    name, _, port = host.partition(":")
+
+    def read() -> int:
+        with socket.create_connection((name, int(port))) as sock:
+            sock.sendall(f"POST /{path}/v1/chat/completions HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode())
+            count = 0
+            rest = b""
+            while True:
+                rest += sock.recv(65536)
+                lines = rest.split(b"\n")
+                rest = lines.pop()
+                for line in lines:
+                    if line.startswith(b"data: {"):
+                        if json.loads(line[6:])["choices"][0]["delta"].get("content"):
+                            count += 1
+                    elif line == b"data: [DONE]":
+                        return count
+
+    return read
+
+
+BLOCKING: dict[str, Callable[[str], BlockingReader]] = {
+    "chatanywhere": chatanywhere,
+    "chatanywhere web": chatanywhere_web,
+    "OpenAI": openai,
+    "iter_lines": iter_lines,
+    "iter_content": iter_content,
+    "raw socket": raw_socket,
 }

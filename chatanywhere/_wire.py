@@ -7,13 +7,14 @@ Server-Sent Events.
 from __future__ import annotations
 
 import codecs
+import functools
 import json
 import math
 import re
 import secrets
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from . import _sse
@@ -319,7 +320,37 @@ class _ObjectDecoder:
             raise ProtocolError(f"the answer is not a chat completion: {_excerpt(text)}")
 
 
-_decode_json = json.JSONDecoder().raw_decode  # what `json.loads` does, without the search for blanks around it
+_raw_decode = json.JSONDecoder().raw_decode
+
+
+def _standard_loads(data: str) -> Any:
+    """Do what `json.loads` does, without its search for blanks around the value.
+
+    Raises:
+        ValueError: it is not JSON, or there are blanks around it.
+    """
+    value, end = _raw_decode(data)
+    if end != len(data):
+        raise ValueError("not the value alone")
+    return value
+
+
+@functools.cache
+def _fastest_loads() -> Callable[[str], Any]:
+    """The reader of msgspec (`chatanywhere[speed]`) or orjson where one is installed; importing it waits until now."""
+    try:
+        import msgspec
+    except ImportError:
+        pass
+    else:
+        return msgspec.json.decode
+    try:
+        import orjson
+    except ImportError:
+        return _standard_loads
+    return orjson.loads
+
+
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -327,6 +358,7 @@ class _Chunks:
     """Reads chat completion chunks, and puts pieces of one kind that arrived together into one event."""
 
     def __init__(self) -> None:
+        self._loads = _fastest_loads()
         self.finished = False
         self._started = False
         self._kind: type[TextDelta] | type[ReasoningDelta] = TextDelta
@@ -341,11 +373,9 @@ class _Chunks:
         """
         try:
             try:
-                chunk, end = _decode_json(data)
+                chunk = self._loads(data)
             except ValueError:
-                end = -1
-            if end != len(data):  # blanks around it, or an error
-                chunk = json.loads(data)
+                chunk = json.loads(data)  # which reads what the fast ones may refuse, or says what is wrong
             if chunk.get("error"):
                 raise error_in_stream(chunk["error"])
             if not self._started:
@@ -361,7 +391,10 @@ class _Chunks:
                     self._piece(ReasoningDelta, reasoning, events)
                 content = delta.get("content")
                 if content:
-                    self._piece(TextDelta, content, events)
+                    if self._kind is TextDelta and not self._half and type(content) is str and content.isascii():
+                        self._pieces.append(content)  # as `_piece` would
+                    else:
+                        self._piece(TextDelta, content, events)
                 calls = delta.get("tool_calls")
                 if calls:
                     self.flush(events)
@@ -374,7 +407,7 @@ class _Chunks:
             usage = chunk.get("usage")
             if usage:
                 counts = {name: usage.get(name) for name in _COUNTS}
-                if all(isinstance(count, int) for count in counts.values()):
+                if all(map(_is_count, counts.values())):
                     self.flush(events)
                     events.append(Usage(**counts))
         except (AttributeError, RecursionError, TypeError, ValueError) as exc:
@@ -406,10 +439,14 @@ class _Chunks:
 def _tool_call(call: Any, position: int) -> ToolCallDelta:
     function = call.get("function") or {}
     index = call.get("index", position)
-    if not isinstance(index, int):
+    if not _is_count(index):
         raise TypeError("index is not a number")
     name, arguments = function.get("name"), function.get("arguments") or ""
     return ToolCallDelta(index, _text_or_none(call.get("id")), _text_or_none(name), _text(arguments))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 63  # beyond, readers of JSON do not agree
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,149 @@
+"""What makes it fast changes no result, and stays: readers of JSON, function calls per piece, modules at import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_wire import CHUNKS, Decoded, chunk, openai, sse
+
+from chatanywhere import _wire
+from chatanywhere._body import Body
+from chatanywhere._reply import Reply
+
+READERS = ["msgspec", "orjson", None]
+
+
+@contextmanager
+def installed(reader: str | None) -> Iterator[None]:
+    """Let this be the only fast reader of JSON there is."""
+    hidden = {name: None for name in ("msgspec", "orjson") if name != reader}
+    with mock.patch.dict(sys.modules, hidden):
+        _wire._fastest_loads.cache_clear()
+        try:
+            yield
+        finally:
+            _wire._fastest_loads.cache_clear()
+
+
+def decoded(content: bytes, content_type: str) -> list[tuple[Any, ...]]:
+    """How the content is understood with each of the readers."""
+    results = []
+    for reader in READERS:
+        with installed(reader):
+            found: Decoded = openai(content, content_type=content_type)
+        results.append((found.events, type(found.error), str(found.error)))
+    return results
+
+
+@given(st.lists(CHUNKS, max_size=4))
+def test_every_reader_of_json_has_the_same_results(chunks: list[Any]) -> None:
+    """msgspec, orjson and the standard library lead to the same events and errors."""
+    first, *others = decoded(sse(*chunks), "text/event-stream")
+    assert others == [first] * 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        " {} ",
+        "\ufeff{}",
+        "{",
+        "",
+        "[" * 100_000,
+        '{"choices": [{"delta": {"content": "\\ud83d"}}]}',
+        '{"choices": [{"delta": {"content": "\\ud83d\\ude00"}}]}',
+        '{"choices": [{"delta": {"content": "a", "content": "b"}}]}',
+        '{"choices": [{"delta": {"content": "\x01"}}]}',
+        '{"choices": [{"delta": {"content": "a"}}], "usage": NaN}',
+        '{"choices": [{"delta": {"content": "a"}}], "created": 1e999}',
+        '{"choices": [{"delta": {"content": "a"}}], "created": 123456789012345678901234567890}',
+        '{"choices": [{"delta": {"content": "a"}}]} {}',
+        '{"choices": [{"delta": {"content": "a"}}],}',
+        "{'choices': []}",
+    ],
+    ids=lambda data: data[:40],
+)
+@pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])
+def test_every_reader_of_json_reads_what_is_odd_alike(data: str, content_type: str) -> None:
+    """What one of them refuses, or reads otherwise, is decided by the standard library."""
+    content = data.encode() if content_type == "application/json" else b"data: %b\n\n" % data.encode()
+    first, *others = decoded(content, content_type)
+    assert others == [first] * 2
+
+
+def calls_for(content: bytes, decoder: _wire.Decoder) -> int:
+    """How many functions of Python are called to make events of this content, chunk framing included."""
+    reply = Reply()
+    reply.begin(Body({"transfer-encoding": "chunked"}, limit=None), decoder)
+    calls = 0
+
+    def count(_: Any, event: str, __: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        for _ in reply.feed(content):
+            pass
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def framed(*pieces: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+
+
+EVENT = sse(chunk(content="token "))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_burst_of_events_needs_few_calls(reader: str | None) -> None:
+    """An event among many costs at most three calls: one that takes it in, two for the standard library's JSON."""
+    with installed(reader):
+        calls = calls_for(framed(EVENT) * 1000, _wire.WIRES["openai"].decoder("text/event-stream"))
+    assert calls <= 1000 * (1 if reader else 3) + 50
+
+
+def test_a_burst_of_text_needs_few_calls() -> None:
+    """A chunk of text among many costs none of its own."""
+    assert calls_for(framed(b"token ") * 1000, _wire.WIRES["web"].decoder("text/plain")) <= 50
+
+
+@pytest.mark.parametrize(("protocol", "most"), [("openai", 26), ("web", 16)])
+def test_a_single_piece_needs_few_calls(protocol: str, most: int) -> None:
+    """A piece that comes alone costs this many calls, whatever came before it."""
+    decoder = _wire.WIRES[protocol].decoder("text/event-stream" if protocol == "openai" else "text/plain")
+    assert calls_for(framed(EVENT if protocol == "openai" else b"token "), decoder) <= most
+
+
+def test_importing_the_client_adds_these_modules() -> None:
+    """Beyond requests, `from chatanywhere import Client` loads the package's own files and no library."""
+    code = (
+        "import sys, json, requests, requests.adapters\n"
+        "before = set(sys.modules)\n"
+        "from chatanywhere import Client\n"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    added = json.loads(output)
+    ours = [name for name in added if name.partition(".")[0] == "chatanywhere"]
+    assert ours == [
+        "chatanywhere",
+        *(f"chatanywhere.{name}" for name in (
+            "_body", "_call", "_client", "_errors", "_exchange", "_policy", "_reply", "_sse", "_stream", "_transport",
+            "_types", "_wire", "provider",
+        )),
+    ]  # fmt: skip
+    # The last ones come with dataclasses.
+    standard = {"contextvars", "dataclasses", "secrets", "annotationlib", "ast", "dis", "inspect", "opcode"}
+    assert {name.lstrip("_").partition(".")[0] for name in set(added) - set(ours)} <= standard
