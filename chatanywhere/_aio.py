@@ -85,8 +85,8 @@ class AsyncStream(BaseStream):
     Made by `AsyncClient.stream`. Nothing is sent before it is entered or the first piece is asked for.
     """
 
-    def __init__(self, call: Call, workers: Workers) -> None:
-        super().__init__(call)
+    def __init__(self, call: Call, workers: Workers, *, keep_text: bool = True) -> None:
+        super().__init__(call, keep_text=keep_text)
         self._workers = workers
         self._receiver: Receiver | None = None
         self._more = True  # there may be bytes that need not be waited for
@@ -226,10 +226,12 @@ class AsyncClient:
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
+        keep_text: bool = True,
         **options: Any,
     ) -> AsyncStream:
         """Prepare a call; see `Client.stream` for the arguments. The time of `timeout` begins now."""
-        return AsyncStream(self._client._call(messages, model, timeout, retry, headers, options), self._workers)
+        call = self._client._call(messages, model, timeout, retry, headers, options)
+        return AsyncStream(call, self._workers, keep_text=keep_text)
 
     async def complete(
         self,

@@ -124,6 +124,7 @@ class Client:
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
+        keep_text: bool = True,
         **options: Any,
     ) -> Stream:
         """Ask, and return the answer's stream once its headers have come.
@@ -134,6 +135,8 @@ class Client:
             timeout: instead of the client's.
             retry: instead of the client's.
             headers: in addition to the client's.
+            keep_text: False for an answer so long that its text would fill the memory: the pieces are given out
+                only, and `text`, `reasoning`, `completion.text` and an error's `partial` stay empty.
             options: go into the request's JSON body as they are (`temperature`, `max_tokens`, `tools` …);
                 None leaves the field out.
 
@@ -141,7 +144,7 @@ class Client:
             ChatAnywhereError: the service can't be reached, is too slow, or answers with an error.
             ValueError, TypeError: an argument can't be sent. Nothing has been.
         """
-        return Stream(self._call(messages, model, timeout, retry, headers, options))
+        return Stream(self._call(messages, model, timeout, retry, headers, options), keep_text=keep_text)
 
     def complete(
         self,

@@ -13,13 +13,17 @@ from ._wire import Decoder
 class Reply:
     """The answer to one call, as far as it has come, over all its attempts.
 
+    Args:
+        keep_text: False for answers without end, whose text would fill the memory.
+
     Attributes:
         over: the answer has come to its end.
         error: what was wrong with the bytes; to be looked at when their events have been taken.
         delivered: a piece of the answer has been given out, so no other attempt may be made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_text: bool = True) -> None:
+        self._keep_text = keep_text
         self.over = False
         self.error: ChatAnywhereError | None = None
         self.delivered = False
@@ -81,10 +85,12 @@ class Reply:
         """Give the events out, and note each as it goes; `events` is empty then."""
         for event in events:
             if isinstance(event, TextDelta):
-                self._text.append(event.text)
+                if self._keep_text:
+                    self._text.append(event.text)
                 self.delivered = True
             elif isinstance(event, ReasoningDelta):
-                self._reasoning.append(event.text)
+                if self._keep_text:
+                    self._reasoning.append(event.text)
                 self.delivered = True
             elif isinstance(event, ToolCallDelta):
                 self._tool_calls.setdefault(event.index, []).append(event)

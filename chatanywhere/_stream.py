@@ -32,10 +32,10 @@ class BaseStream:
     to decide where to wait.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, *, keep_text: bool) -> None:
         self._call = call
         self._exchange = call.exchange
-        self._reply = Reply()
+        self._reply = Reply(keep_text=keep_text)
         self._answer: Answer | None = None
         self._pending: Iterator[Event | None] = iter(())
         self._ended = False
@@ -146,7 +146,7 @@ class BaseStream:
 
     @property
     def text(self) -> str:
-        """The text so far; stays readable after an error."""
+        """The text so far; stays readable after an error. Empty with `keep_text=False`."""
         return self._reply.text
 
     @property
@@ -223,8 +223,8 @@ class Stream(BaseStream):
     `text`.
     """
 
-    def __init__(self, call: Call) -> None:
-        super().__init__(call)
+    def __init__(self, call: Call, *, keep_text: bool = True) -> None:
+        super().__init__(call, keep_text=keep_text)
         self._open()
 
     def __iter__(self) -> Iterator[str]:

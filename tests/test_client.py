@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import responses
-from conftest import RawServer
+from conftest import Face, RawServer
 
 from chatanywhere import (
     AuthenticationError,
@@ -493,3 +493,18 @@ def test_stream_is_what_a_client_returns() -> None:
     """The type is public, for annotations."""
     with LoopbackServer(["Hi"]) as server, Client(KEY, base_url=server.url).stream("Hello") as stream:
         assert isinstance(stream, Stream)
+
+
+def test_a_text_need_not_be_kept(face: Face) -> None:
+    """With keep_text=False the pieces are given out, and no more is remembered of them; nothing is sent about it."""
+    with LoopbackServer(lambda _: ["one ", "two"]) as server, Client(KEY, base_url=server.url) as client:
+        stream = client.stream("Hello", keep_text=False)
+        assert "".join(stream) == "one two"
+        assert (stream.text, stream.completion.text, stream.completion.finish_reason) == ("", "", "stop")
+        assert face.ask(client, keep_text=False).text == "one two"
+        assert "keep_text" not in server.requests[-1].json
+    with LoopbackServer(lambda _: ["one ", "two"], faults=[Fault.reset_peer(after=1)]) as server:
+        outcome = face.ask(Client(KEY, base_url=server.url), keep_text=False)
+        assert outcome.text == "one "
+        assert isinstance(outcome.error, StreamInterruptedError)
+        assert (outcome.error.partial, outcome.error.attempts) == ("", 1)
