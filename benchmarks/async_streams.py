@@ -36,7 +36,7 @@ SCENARIOS = {  # streams, events a second, events
 
 
 def sample(url: str, loop: str, streams: int, client: str) -> dict[str, float]:
-    command = [sys.executable, str(HERE / "sample.py"), url, loop, str(streams), client]
+    command = [sys.executable, str(HERE / "sample.py"), "streams", client, url, f"number={streams}", f"loop={loop}"]
     result: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=120).stdout)
     return result
 

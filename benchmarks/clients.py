@@ -23,11 +23,11 @@ def chatanywhere_async(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]
     client = AsyncClient(KEY, base_url=url, timeout=None)
 
     async def read() -> int:
-        count = 0
+        size = 0
         async with client.stream(MESSAGES) as stream:
-            async for _ in stream:
-                count += 1
-        return count
+            async for text in stream:  # pieces that have come together are one
+                size += len(text)
+        return size // len(TOKEN)
 
     return read, client.aclose
 
@@ -44,10 +44,10 @@ def hop_per_piece(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]:
     async def read() -> int:
         limiter = anyio.CapacityLimiter(1)
         stream = await anyio.to_thread.run_sync(client.stream, MESSAGES, limiter=limiter)
-        count = 0
-        while await anyio.to_thread.run_sync(next, stream, None, limiter=limiter) is not None:
-            count += 1
-        return count
+        size = 0
+        while (text := await anyio.to_thread.run_sync(next, stream, "", limiter=limiter)) != "":
+            size += len(text)
+        return size // len(TOKEN)
 
     async def close() -> None:
         client.close()
@@ -100,10 +100,34 @@ def openai_async(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]:
     return read, client.close
 
 
+def aiohttp_text(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]:
+    """aiohttp as the original provider used it: `iter_any` and `decode`."""
+    import aiohttp
+
+    session = None
+
+    async def read() -> int:
+        nonlocal session
+        if session is None:
+            session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        size = 0
+        async with session.post(f"{url}/v1/chat/gpt/", json={"list": MESSAGES}) as response:
+            async for block in response.content.iter_any():
+                size += len(block.decode())
+        return size // len(TOKEN)
+
+    async def close() -> None:
+        if session is not None:
+            await session.close()
+
+    return read, close
+
+
 ASYNC: dict[str, Callable[[str], tuple[Reader, Callable[[], Awaitable[None]]]]] = {
     "chatanywhere": chatanywhere_async,
     "a thread per piece": hop_per_piece,
     "aiohttp": aiohttp,
+    "aiohttp iter_any": aiohttp_text,
     "AsyncOpenAI": openai_async,
 }
 
@@ -130,14 +154,14 @@ def chatanywhere(url: str) -> BlockingReader:
 
 
 def chatanywhere_web(url: str) -> BlockingReader:
-    """The same on the `web` protocol."""
+    """The same on the `web` protocol; like the others, it keeps no text."""
     from chatanywhere import Client
 
     client = Client(base_url=url, protocol="web", timeout=None, max_response_bytes=None)
 
     def read() -> int:
         size = 0
-        with client.stream(MESSAGES) as stream:
+        with client.stream(MESSAGES, keep_text=False) as stream:
             for text in stream:
                 size += len(text)
         return size // len(TOKEN)
@@ -197,8 +221,53 @@ def iter_content(url: str) -> BlockingReader:
     return read
 
 
+def httpx_sse(url: str) -> BlockingReader:
+    """httpx and httpx-sse, and json."""
+    import httpx
+    from httpx_sse import connect_sse
+
+    client = httpx.Client(timeout=None)
+
+    def read() -> int:
+        count = 0
+        with connect_sse(client, "POST", f"{url}/v1/chat/completions", json={"messages": MESSAGES}) as source:
+            for event in source.iter_sse():
+                if event.data != "[DONE]" and json.loads(event.data)["choices"][0]["delta"].get("content"):
+                    count += 1
+        return count
+
+    return read
+
+
+def httpx_text(url: str) -> BlockingReader:
+    """httpx and `iter_text`."""
+    import httpx
+
+    client = httpx.Client(timeout=None)
+
+    def read() -> int:
+        size = 0
+        with client.stream("POST", f"{url}/v1/chat/gpt/", json={"list": MESSAGES}) as response:
+            for text in response.iter_text():
+                size += len(text)
+        return size // len(TOKEN)
+
+    return read
+
+
 def raw_socket(url: str) -> BlockingReader:
-    """As little as possible: a socket, `split` and json. It knows nothing of chunks cut by a receive, or of errors."""
+    """As little as possible: a socket, `split` and json. It knows nothing of limits, errors or UTF-8."""
+    return _raw_socket(url, json.loads)
+
+
+def raw_socket_orjson(url: str) -> BlockingReader:
+    """The same with orjson."""
+    import orjson
+
+    return _raw_socket(url, orjson.loads)
+
+
+def _raw_socket(url: str, loads: Callable[[bytes], Any]) -> BlockingReader:
     import socket
 
     host, _, path = url.partition("//")[2].partition("/")
@@ -215,7 +284,7 @@ def raw_socket(url: str) -> BlockingReader:
                 rest = lines.pop()
                 for line in lines:
                     if line.startswith(b"data: {"):
-                        if json.loads(line[6:])["choices"][0]["delta"].get("content"):
+                        if loads(line[6:])["choices"][0]["delta"].get("content"):
                             count += 1
                     elif line == b"data: [DONE]":
                         return count
@@ -229,5 +298,8 @@ BLOCKING: dict[str, Callable[[str], BlockingReader]] = {
     "OpenAI": openai,
     "iter_lines": iter_lines,
     "iter_content": iter_content,
+    "httpx-sse": httpx_sse,
+    "httpx": httpx_text,
     "raw socket": raw_socket,
+    "raw socket, orjson": raw_socket_orjson,
 }

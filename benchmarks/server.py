@@ -79,7 +79,7 @@ async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str) 
         writer.write(END)
     elif name == "paced":
         loop = asyncio.get_running_loop()
-        interval, due = 1 / int(numbers[0]), loop.time()
+        interval, due = 1 / float(numbers[0]), loop.time()
         piece = _chunk(PIECE[kind])
         writer.write(HEAD % TYPE[kind])
         for _ in range(int(numbers[1])):
