@@ -203,20 +203,19 @@ class _Chunked:
         """Append the payloads in `data` to `content`; return how many of its bytes were used."""
         position, end = 0, len(data)
         left = self._left
-        find = data.find
+        match_size_line = _SIZE_LINE.match
         try:
             while self._trailers is None:
                 if left is None:
-                    line_end = find(b"\n", position, position + _MAX_LINE)
-                    if line_end < 0:
-                        if end - position >= _MAX_LINE:
-                            raise _Malformed(f"a chunk's size line is longer than {_MAX_LINE} bytes")
-                        return position
-                    match = _SIZE_LINE.match(data, position)
-                    if match is None:
+                    match = match_size_line(data, position)
+                    if match is None and data.find(b"\n", position, position + _MAX_LINE) >= 0:
                         raise _Malformed(f"not the size of a chunk: {data[position : position + 32]!r}")
-                    left = int(match.group(1), 16)
-                    position = line_end + 1
+                    if (match.end() if match else end + 1) - position > _MAX_LINE:
+                        raise _Malformed(f"a chunk's size line is longer than {_MAX_LINE} bytes")
+                    if match is None:
+                        return position
+                    left = int(match[1], 16)
+                    position = match.end()
                     if left == 0:
                         self._trailers = 0
                         break
@@ -231,12 +230,11 @@ class _Chunked:
                     left -= len(payload)
                     if left:
                         return position
-                line_end = position + 2
-                if data[position:line_end] != b"\r\n":
-                    if end - position >= 2 or data[position:line_end] not in (b"", b"\r"):
-                        raise _Malformed(f"a chunk does not end where its size says: {data[position:line_end]!r}")
-                    return position
-                position = line_end
+                if not data.startswith(b"\r\n", position):
+                    if data[position:] in (b"", b"\r"):
+                        return position
+                    raise _Malformed(f"a chunk does not end where its size says: {data[position : position + 2]!r}")
+                position += 2
                 left = None
         finally:
             self._left = left

@@ -370,7 +370,7 @@ class Response(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._socket = sock
-        self._head = _Head(sock, self.fp)
+        self._head = _Head(sock, self.fp.detach())  # from its buffer, which nobody needs, of 8 KiB
         self.fp = self._head  # type: ignore[assignment]
 
     def begin(self) -> None:
