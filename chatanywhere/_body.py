@@ -210,12 +210,13 @@ class _Chunked:
                     match = match_size_line(data, position)
                     if match is None and data.find(b"\n", position, position + _MAX_LINE) >= 0:
                         raise _Malformed(f"not the size of a chunk: {data[position : position + 32]!r}")
-                    if (match.end() if match else end + 1) - position > _MAX_LINE:
+                    line_end = match.end() if match else end + 1
+                    if line_end - position > _MAX_LINE:
                         raise _Malformed(f"a chunk's size line is longer than {_MAX_LINE} bytes")
                     if match is None:
                         return position
                     left = int(match[1], 16)
-                    position = match.end()
+                    position = line_end
                     if left == 0:
                         self._trailers = 0
                         break

@@ -13,6 +13,7 @@ All knowledge of the insides of http.client and urllib3 is in this file. What it
 from __future__ import annotations
 
 import contextvars
+import errno
 import http.client
 import io
 import os
@@ -323,6 +324,15 @@ class GuardedSocket(socket.socket):
 
 class GuardedSSLSocket(GuardedSocket, ssl.SSLSocket):
     """The same over TLS; set as an `SSLContext.sslsocket_class`."""
+
+    def recv(self, *args: Any) -> bytes:
+        try:
+            return super().recv(*args)
+        except OSError as exc:
+            # On a connection that was reset before the handshake, `ssl` gives its new socket up without closing it.
+            if self.exchange is None and exc.errno != errno.ENOTCONN:
+                self.close()
+            raise
 
     def do_handshake(self, block: bool = False) -> None:
         # Wrapping took the descriptor from the socket that was attached until now.

@@ -58,6 +58,12 @@ class Decoder:
 
     def _read(self, lines: list[str], found: list[str]) -> None:
         data = self._data
+        if not data and not any(lines[1::2]):
+            # What nearly all servers send, a line of data and a blank one in turn, is taken in one go.
+            values = [line[6:] for line in lines[::2] if line.startswith("data: ")]
+            if 2 * len(values) == len(lines):
+                found += values
+                return
         for line in lines:
             if line.startswith("data:"):
                 value = line[6:] if line[5:6] == " " else line[5:]

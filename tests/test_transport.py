@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
+import select
 import socket
 import ssl
 import struct
@@ -28,6 +30,7 @@ from chatanywhere import (
     StreamInterruptedError,
     Timeout,
 )
+from chatanywhere._exchange import GuardedSocket, GuardedSSLSocket
 
 TEXT = "天若有情，天亦老。🙂é"
 
@@ -383,3 +386,20 @@ def test_over_tls_an_end_without_farewell_is_a_cut(tmp_path: Path, farewell: boo
     else:
         assert isinstance(outcome.error, StreamInterruptedError)
         assert outcome.error.partial == TEXT
+
+
+def test_a_reset_before_the_handshake_leaves_no_socket() -> None:
+    """A connection that is gone when TLS is to begin is closed at once, not when its error is forgotten."""
+    context = ssl.create_default_context()
+    context.sslsocket_class = GuardedSSLSocket
+    with socket.create_server(("127.0.0.1", 0)) as listener, GuardedSocket(socket.AF_INET) as client:
+        client.connect(listener.getsockname())
+        peer, _ = listener.accept()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        select.select([client], [], [], 10)  # the reset has arrived
+        descriptor = client.fileno()
+        with pytest.raises(ConnectionResetError):
+            context.wrap_socket(client, server_hostname="localhost")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
