@@ -8,7 +8,7 @@ closed by different tasks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -111,17 +111,14 @@ class AsyncStream(BaseStream):
         """
         return _Events(self)
 
-    async def _do(self, step: Step) -> None:
+    def _do(self, step: Step) -> Awaitable[None]:
         """Wait for what is needed before there is another event; a thread does where the loop can't."""
         if step is Step.PAUSE:
-            await anyio.lowlevel.checkpoint()
-            return
+            return anyio.lowlevel.checkpoint()
         if step is Step.OPEN:
-            await self._in_thread(self._open)
-        elif self._opened().waitable is None:
-            await self._in_thread(self._receive)
-        else:
-            await self._in_loop(self._opened())
+            return self._in_thread(self._open)
+        answer = self._opened()
+        return self._in_thread(self._receive) if answer.waitable is None else self._in_loop(answer)
 
     async def _in_thread(self, function: Callable[[], None]) -> None:
         self._busy = True

@@ -207,6 +207,8 @@ class _Chunked:
         try:
             while self._trailers is None:
                 if left is None:
+                    if position == end:
+                        return position
                     match = match_size_line(data, position)
                     if match is None and data.find(b"\n", position, position + _MAX_LINE) >= 0:
                         raise _Malformed(f"not the size of a chunk: {data[position : position + 32]!r}")

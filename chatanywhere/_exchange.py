@@ -162,7 +162,9 @@ class Exchange:
 
     def guard(self, sock: GuardedSocket, operation: Callable[..., T], *args: Any) -> T:
         """Do an operation of a socket within the time that is left."""
-        sock.settimeout(self.budget())
+        limit = self.budget()
+        if limit != sock.gettimeout():  # setting it is a system call
+            sock.settimeout(limit)
         try:
             result = operation(*args)
         except socket.timeout:

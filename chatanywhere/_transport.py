@@ -56,6 +56,7 @@ class Answer:
         status_code: the HTTP status.
         headers: with case-insensitive keys.
         body: decodes what `receive` returns.
+        waitable: the socket for an event loop to wait for; None where only `receive`, in a thread, will do.
     """
 
     def __init__(self, response: requests.Response, exchange: Exchange, max_bytes: int | None) -> None:
@@ -67,6 +68,7 @@ class Answer:
         self._closed = False
         # None where urllib3 has been replaced, or mocked: its public method is used then.
         self._response = exchange.response
+        self.waitable: GuardedSocket | None = None if self._response is None else self._response.waitable
         self.body = Body(
             response.headers,
             limit=max_bytes if 200 <= response.status_code < 300 else None,  # of an error, the beginning is read
@@ -86,11 +88,6 @@ class Answer:
             return self._raw.read1(RECEIVE_SIZE, decode_content=False)
         except _FOREIGN as exc:
             raise self._exchange.failure() or _interruption(exc) from exc
-
-    @property
-    def waitable(self) -> GuardedSocket | None:
-        """The socket for an event loop to wait for; None where only `receive`, in a thread, will do."""
-        return None if self._response is None else self._response.waitable
 
     def receive_nowait(self) -> bytes | None:
         """Return what has arrived on `waitable`, `b""` at its end, None if nothing has.
@@ -137,9 +134,9 @@ class Transport:
             ChatAnywhereError: there is none.
             ValueError: the environment names a proxy or a CA bundle that can't be used.
         """
-        proxy = _environment_proxy(url) if self._proxy is None else self._proxy
-        proxies = {"all": proxy} if proxy else {}
         adapter = self._pool()
+        proxy = adapter.environment_proxy(url) if self._proxy is None else self._proxy
+        proxies = {"all": proxy} if proxy else {}
         method = "GET" if content is None else "POST"
 
         def send() -> requests.Response:
@@ -194,6 +191,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, verify: bool | str) -> None:
         self._verify = verify
+        self._environment_proxies: dict[str, str | None] = {}
         super().__init__(pool_maxsize=1000)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -231,6 +229,22 @@ class _Adapter(HTTPAdapter):
                     if pool is not None:
                         pool.close()
         super().close()
+
+    def environment_proxy(self, url: str) -> str | None:
+        """Return the proxy that the environment, or the system, has for the host of `url`.
+
+        Asked once for each host: looking through a large environment takes as long as the rest of sending.
+
+        Raises:
+            ValueError: it can't be used.
+        """
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if origin not in self._environment_proxies:
+            proxy = select_proxy(origin, get_environ_proxies(origin))
+            source = "the proxy in the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY)"
+            self._environment_proxies[origin] = checked_proxy(proxy, source) if proxy else None
+        return self._environment_proxies[origin]
 
     @cached_property
     def tls_context(self) -> ssl.SSLContext:
@@ -273,11 +287,6 @@ def checked_proxy(proxy: str, source: str = "proxy") -> str:
         except ImportError:
             raise ValueError("a SOCKS proxy needs PySocks: pip install 'chatanywhere[socks]'") from None
     return url
-
-
-def _environment_proxy(url: str) -> str | None:
-    proxy = select_proxy(url, get_environ_proxies(url))
-    return checked_proxy(proxy, "the proxy in the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY)") if proxy else None
 
 
 def _default_ca_bundle() -> str:
