@@ -7,18 +7,11 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import re
-import statistics
 import subprocess
 import sys
-from collections import defaultdict
-from pathlib import Path
 
-from machine import describe
-from server import serving
-
-HERE = Path(__file__).parent
+from measure import HERE, Case, describe, measure, median
 
 ROWS = [
     ("chatanywhere", "asyncio"),
@@ -35,23 +28,17 @@ SCENARIOS = {  # streams, events a second, events
 }
 
 
-def sample(url: str, loop: str, streams: int, client: str) -> dict[str, float]:
-    command = [sys.executable, str(HERE / "sample.py"), "streams", client, url, f"number={streams}", f"loop={loop}"]
-    result: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=120).stdout)
-    return result
+def case(title: str, client: str, loop: str) -> Case:
+    streams, pace, count = SCENARIOS[title]
+    return Case("streams", client, f"paced-{pace}-{count}", (f"number={streams}", f"loop={loop}"))
 
 
-def measure(rounds: int) -> dict[tuple[str, str, str], list[dict[str, float]]]:
-    """Every client in turn, again and again, so that a busy moment of the machine hits all of them."""
-    samples = defaultdict(list)
-    with serving() as url:
-        for _ in range(rounds):
-            for title, (streams, pace, count) in SCENARIOS.items():
-                for client, loop in ROWS:
-                    if client == "a thread per piece" and streams == 1000:
-                        continue  # it would need a thousand threads
-                    samples[title, client, loop].append(sample(f"{url}/paced-{pace}-{count}", loop, streams, client))
-    return samples
+CASES = [
+    case(title, client, loop)
+    for title in SCENARIOS
+    for client, loop in ROWS
+    if (title, client) != ("1,000 × 2/s", "a thread per piece")  # it would need a thousand threads
+]
 
 
 def latencies() -> str:
@@ -68,17 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    samples = measure(rounds)
-
-    def cost(title: str, client: str, loop: str) -> float | None:
-        runs = samples.get((title, client, loop))
-        streams, _, count = SCENARIOS[title]  # some clients merge events that have come together
-        return statistics.median(1e6 * run["cpu"] / (streams * count) for run in runs) if runs else None
-
-    def most(title: str, client: str, loop: str) -> int | None:
-        runs = samples.get((title, client, loop))
-        return int(max(run["threads"] for run in runs)) if runs else None
-
+    samples = measure(CASES, rounds)
     lines = [
         "# Async streams",
         "",
@@ -92,11 +69,15 @@ def main() -> None:
         "|---|---|" + "---|" * len(SCENARIOS) + "---|",
     ]
     for client, loop in ROWS:
+        taken = {title: case(title, client, loop) for title in SCENARIOS}
         cells = []
         for title in SCENARIOS:
-            own, aiohttp = cost(title, client, loop), cost(title, "aiohttp", "asyncio")
-            cells.append("–" if own is None or aiohttp is None else f"{own:.0f} ({own / aiohttp:.2f})")
-        threads = max(filter(None, (most(title, client, loop) for title in SCENARIOS)))
+            if taken[title] in samples:
+                own, peer = median(samples, taken[title]), median(samples, case(title, "aiohttp", "asyncio"))
+                cells.append(f"{own:.0f} ({own / peer:.2f})")
+            else:
+                cells.append("–")
+        threads = max(run["threads"] for one in taken.values() for run in samples.get(one, ()))
         lines.append(f"| {client} | {loop} | " + " | ".join(cells) + f" | {threads} |")
     lines += [
         "",

@@ -1,12 +1,13 @@
-"""The clients that are compared. Each function reads one answer and returns the number of its pieces.
+"""The clients that are compared, as they are by default. Each reads one answer and returns the number of its pieces.
 
 Importing this module imports none of them: a sample imports the one that it measures.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -20,7 +21,7 @@ def chatanywhere_async(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]
     """The async client of this package."""
     from chatanywhere import AsyncClient
 
-    client = AsyncClient(KEY, base_url=url, timeout=None)
+    client = AsyncClient(KEY, base_url=url)
 
     async def read() -> int:
         size = 0
@@ -39,7 +40,7 @@ def hop_per_piece(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]:
 
     from chatanywhere import Client
 
-    client = Client(KEY, base_url=url, timeout=None)
+    client = Client(KEY, base_url=url)
 
     async def read() -> int:
         limiter = anyio.CapacityLimiter(1)
@@ -83,7 +84,7 @@ def openai_async(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]:
     """The OpenAI SDK's async client."""
     from openai import AsyncOpenAI
 
-    client = AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1", timeout=None)
+    client = AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1")
 
     async def read() -> int:
         count = 0
@@ -123,9 +124,33 @@ def aiohttp_text(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]:
     return read, close
 
 
+def asyncio_streams(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]:
+    """As little as possible: asyncio's own streams and json, with no thought of limits or errors."""
+    import asyncio
+
+    host, _, path = url.partition("//")[2].partition("/")
+    name, _, port = host.partition(":")
+
+    async def read() -> int:
+        reader, writer = await asyncio.open_connection(name, int(port))
+        writer.write(f"POST /{path}/v1/chat/completions HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode())
+        count = 0
+        while (line := await reader.readline()) != b"data: [DONE]\n":
+            if line.startswith(b"data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
+                count += 1
+        writer.close()
+        return count
+
+    async def close() -> None:
+        pass
+
+    return read, close
+
+
 ASYNC: dict[str, Callable[[str], tuple[Reader, Callable[[], Awaitable[None]]]]] = {
     "chatanywhere": chatanywhere_async,
     "a thread per piece": hop_per_piece,
+    "asyncio streams": asyncio_streams,
     "aiohttp": aiohttp,
     "aiohttp iter_any": aiohttp_text,
     "AsyncOpenAI": openai_async,
@@ -137,11 +162,11 @@ ASYNC: dict[str, Callable[[str], tuple[Reader, Callable[[], Awaitable[None]]]]] 
 BlockingReader = Callable[[], int]
 
 
-def chatanywhere(url: str) -> BlockingReader:
+def chatanywhere(url: str, **settings: Any) -> BlockingReader:
     """The blocking client of this package."""
     from chatanywhere import Client
 
-    client = Client(KEY, base_url=url, timeout=None)
+    client = Client(KEY, base_url=url, **settings)
 
     def read() -> int:
         size = 0
@@ -153,15 +178,15 @@ def chatanywhere(url: str) -> BlockingReader:
     return read
 
 
-def chatanywhere_web(url: str) -> BlockingReader:
-    """The same on the `web` protocol; like the others, it keeps no text."""
+def chatanywhere_web(url: str, *, keep_text: bool = True) -> BlockingReader:
+    """The same on the `web` protocol."""
     from chatanywhere import Client
 
-    client = Client(base_url=url, protocol="web", timeout=None, max_response_bytes=None)
+    client = Client(base_url=url, protocol="web", max_response_bytes=None)
 
     def read() -> int:
         size = 0
-        with client.stream(MESSAGES, keep_text=False) as stream:
+        with client.stream(MESSAGES, keep_text=keep_text) as stream:
             for text in stream:
                 size += len(text)
         return size // len(TOKEN)
@@ -169,21 +194,10 @@ def chatanywhere_web(url: str) -> BlockingReader:
     return read
 
 
-def openai(url: str) -> BlockingReader:
+def openai(url: str, **settings: Any) -> BlockingReader:
     """The OpenAI SDK."""
-    from openai import OpenAI
-
-    client = OpenAI(api_key=KEY, base_url=f"{url}/v1", timeout=None)
-
-    def read() -> int:
-        count = 0
-        stream: Any = client.chat.completions.create(model="m", messages=MESSAGES, stream=True)  # type: ignore[call-overload]
-        for chunk in stream:
-            if chunk.choices and chunk.choices[0].delta.content:
-                count += 1
-        return count
-
-    return read
+    ask = openai_pieces(url, **settings)
+    return lambda: sum(1 for _ in ask())
 
 
 def iter_lines(url: str) -> BlockingReader:
@@ -204,7 +218,7 @@ def iter_lines(url: str) -> BlockingReader:
     return read
 
 
-def iter_content(url: str) -> BlockingReader:
+def iter_content(url: str, *, keep_text: bool = False) -> BlockingReader:
     """The library requests: `iter_content(None)`, of text."""
     import requests
 
@@ -212,10 +226,13 @@ def iter_content(url: str) -> BlockingReader:
 
     def read() -> int:
         size = 0
+        kept = []
         with session.post(f"{url}/v1/chat/gpt/", json={"list": MESSAGES}, stream=True) as response:
             response.encoding = "utf-8"
             for text in response.iter_content(None, decode_unicode=True):
                 size += len(text)
+                if keep_text:
+                    kept.append(text)
         return size // len(TOKEN)
 
     return read
@@ -295,11 +312,68 @@ def _raw_socket(url: str, loads: Callable[[bytes], Any]) -> BlockingReader:
 BLOCKING: dict[str, Callable[[str], BlockingReader]] = {
     "chatanywhere": chatanywhere,
     "chatanywhere web": chatanywhere_web,
+    "chatanywhere web, keep_text=False": functools.partial(chatanywhere_web, keep_text=False),
+    "chatanywhere, timeout=None": functools.partial(chatanywhere, timeout=None),
     "OpenAI": openai,
+    "OpenAI, timeout=None": functools.partial(openai, timeout=None),
     "iter_lines": iter_lines,
     "iter_content": iter_content,
+    "iter_content, text kept": functools.partial(iter_content, keep_text=True),
     "httpx-sse": httpx_sse,
     "httpx": httpx_text,
     "raw socket": raw_socket,
     "raw socket, orjson": raw_socket_orjson,
+}
+
+
+# Blocking, one piece at a time --------------------------------------------------------------------------------
+
+Asker = Callable[[], Iterator[str]]
+
+
+def chatanywhere_pieces(url: str) -> Asker:
+    """The blocking client of this package."""
+    from chatanywhere import Client
+
+    client = Client(KEY, base_url=url)
+    return lambda: client.stream(MESSAGES)
+
+
+def openai_pieces(url: str, **settings: Any) -> Asker:
+    """The OpenAI SDK."""
+    from openai import OpenAI
+
+    client = OpenAI(api_key=KEY, base_url=f"{url}/v1", **settings)
+
+    def ask() -> Iterator[str]:
+        stream: Any = client.chat.completions.create(model="m", messages=MESSAGES, stream=True)  # type: ignore[call-overload]
+        for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                yield chunk.choices[0].delta.content
+
+    return ask
+
+
+def requests_pieces(url: str) -> Asker:
+    """The library requests: `iter_lines` and json."""
+    import requests
+
+    session = requests.Session()
+
+    def ask() -> Iterator[str]:
+        body = {"messages": MESSAGES}
+        with session.post(f"{url}/v1/chat/completions", json=body, stream=True) as response:
+            for line in response.iter_lines():
+                if line.startswith(b"data: {"):
+                    text = json.loads(line[6:])["choices"][0]["delta"].get("content")
+                    if text:
+                        yield text
+
+    return ask
+
+
+PIECES: dict[str, Callable[[str], Asker]] = {
+    "chatanywhere": chatanywhere_pieces,
+    "OpenAI": openai_pieces,
+    "requests": requests_pieces,
 }

@@ -1,28 +1,28 @@
 """Take one sample in this process and print it as JSON: `sample.py HOW CLIENT URL [option=value …]`.
 
-CPU time is the process's, user and system, after a short answer has been read to warm up.
+`value` is what the sample is about, in the unit that its function names; CPU time is the process's, user and system.
 """
 
 from __future__ import annotations
 
+import cProfile
 import gc
+import io
 import json
+import pstats
 import resource
 import statistics
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 import clients
 
-Sample = dict[str, float]
-
-
-def cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+Sample = dict[str, Any]
 
 
 def resident() -> float:
@@ -31,22 +31,77 @@ def resident() -> float:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
-def base(url: str) -> str:
-    return url.rpartition("/")[0]
+def most_resident() -> float:
+    """The most bytes of memory that it has had."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def warm(client: str, url: str) -> clients.BlockingReader:
+    """Read a short answer, for imports and everything else that is done once."""
+    base = url.rpartition("/")[0]
+    clients.BLOCKING[client](f"{base}/burst-100")()
+    return clients.BLOCKING[client](url)
+
+
+class Cost:
+    """Between `with` and its end: microseconds per piece, of CPU and by the clock."""
+
+    def __enter__(self) -> Cost:
+        self._cpu, self._clock = time.process_time(), time.perf_counter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cpu, self._clock = time.process_time() - self._cpu, time.perf_counter() - self._clock
+
+    def per(self, pieces: int) -> Sample:
+        return {"value": 1e6 * self._cpu / pieces, "wall": 1e6 * self._clock / pieces}
 
 
 def burst(client: str, url: str) -> Sample:
-    """One answer, all at once."""
-    clients.BLOCKING[client](f"{base(url)}/burst-100")()
-    read = clients.BLOCKING[client](url)
-    before, began = cpu(), time.perf_counter()
-    pieces = read()
-    return {"cpu": cpu() - before, "wall": time.perf_counter() - began, "pieces": pieces}
+    """One answer, all at once: µs of CPU per piece."""
+    read = warm(client, url)
+    with Cost() as cost:
+        pieces = read()
+    return cost.per(pieces)
+
+
+def profile(client: str, url: str) -> Sample:
+    """The same, under a profiler: its report."""
+    read = warm(client, url)
+    profiler = cProfile.Profile()
+    profiler.runcall(read)
+    report = io.StringIO()
+    pstats.Stats(profiler, stream=report).strip_dirs().sort_stats("tottime").print_stats(15)
+    return {"report": report.getvalue()}
+
+
+def bulk(client: str, url: str) -> Sample:
+    """One large answer: MB by the clock's second."""
+    read = warm(client, url)
+    with Cost() as cost:
+        pieces = read()
+    return {"value": len(clients.TOKEN) / cost.per(pieces)["wall"]}
+
+
+def scale(client: str, url: str) -> Sample:
+    """µs of CPU per event, once the answer is open; of as many answers as have 100,000 events together."""
+    from chatanywhere import Client
+
+    count = int(url.rpartition("-")[2])
+    warm(client, url)
+    asked = Client(clients.KEY, base_url=url, max_response_bytes=None)
+    times = []
+    for _ in range(max(3, 100_000 // count)):
+        with asked.stream(clients.MESSAGES) as stream, Cost() as cost:
+            for _ in stream:
+                pass
+        times.append(cost.per(count)["value"])
+    return {"value": statistics.median(times)}
 
 
 async def streams(client: str, url: str, number: int) -> Sample:
-    """Answers on an event loop, all at the same time."""
-    warm_up, close = clients.ASYNC[client](f"{base(url)}/burst-100")
+    """Answers on an event loop, all at the same time: µs of CPU per piece."""
+    warm_up, close = clients.ASYNC[client](f"{url.rpartition('/')[0]}/burst-100")
     await warm_up()
     await close()
     read, close = clients.ASYNC[client](url)
@@ -59,54 +114,70 @@ async def streams(client: str, url: str, number: int) -> Sample:
         pieces += count
         most_threads = max(most_threads, threading.active_count())
 
-    before, began = cpu(), time.perf_counter()
-    async with anyio.create_task_group() as tasks:
-        for _ in range(number):
-            tasks.start_soon(one)
-    sample = {"cpu": cpu() - before, "wall": time.perf_counter() - began, "pieces": pieces, "threads": most_threads}
+    with Cost() as cost:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(number):
+                tasks.start_soon(one)
     await close()
-    return sample
+    return {**cost.per(pieces), "threads": most_threads}
 
 
 def in_threads(client: str, url: str, number: int) -> Sample:
-    """Answers in threads, all at the same time."""
-    clients.BLOCKING[client](f"{base(url)}/burst-100")()
-    read = clients.BLOCKING[client](url)
+    """Answers in threads, all at the same time: µs of CPU per piece."""
+    read = warm(client, url)
     counts: list[int] = []
     threads = [threading.Thread(target=lambda: counts.append(read())) for _ in range(number)]
-    before, began = cpu(), time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return {"cpu": cpu() - before, "wall": time.perf_counter() - began, "pieces": sum(counts)}
+    with Cost() as cost:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return cost.per(sum(counts))
 
 
-def first_text(client: str, url: str, number: int) -> Sample:
-    """Short answers one after the other on a warm connection: the median of their times, in seconds."""
-    read = clients.BLOCKING[client](url)
-    for _ in range(10):
-        read()
+def first(client: str, url: str, number: int) -> Sample:
+    """Ms until the first text of a short answer, on a warm connection: the median of many."""
+    ask = clients.PIECES[client](url)
     times = []
-    for _ in range(number):
+    for _ in range(10 + number):
         began = time.perf_counter()
-        read()
+        pieces = ask()
+        next(pieces)
         times.append(time.perf_counter() - began)
-    return {"wall": statistics.median(times)}
+        for _ in pieces:
+            pass
+    return {"value": 1e3 * statistics.median(times[10:])}
+
+
+def delay(client: str, url: str) -> Sample:
+    """Ms between the moment when a piece was sent, which it says itself, and when it is seen: the 99th percentile."""
+    delays = []
+    for text in clients.PIECES[client](url)():
+        seen = time.monotonic()
+        delays += [seen - float(stamp) for stamp in text.split()]
+    return {"value": 1e3 * statistics.quantiles(delays, n=100)[-1]}
+
+
+async def async_delay(client: str, url: str, number: int) -> Sample:
+    """The same on an event loop, for this package's client."""
+    from chatanywhere import AsyncClient
+
+    delays = []
+    async for text in AsyncClient(clients.KEY, base_url=url).stream(clients.MESSAGES):
+        seen = time.monotonic()
+        delays += [seen - float(stamp) for stamp in text.split()]
+    return {"value": 1e3 * statistics.quantiles(delays, n=100)[-1]}
 
 
 def memory(client: str, url: str) -> Sample:
-    """How much the process grows, at its peak, while it reads an answer: in bytes."""
-    clients.BLOCKING[client](f"{base(url)}/bulk-1")()
-    read = clients.BLOCKING[client](url)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    read()
-    return {"bytes": 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)}
+    """MiB that the process takes at its peak, after it has read an answer."""
+    clients.BLOCKING[client](url)()
+    return {"value": most_resident() / 2**20}
 
 
 async def idle(client: str, url: str, number: int) -> Sample:
-    """What an open stream takes that has nothing to say: in bytes."""
-    warm_up, close = clients.ASYNC[client](f"{base(url)}/burst-100")
+    """KiB that an open stream takes that has nothing to say."""
+    warm_up, close = clients.ASYNC[client](f"{url.rpartition('/')[0]}/burst-100")
     await warm_up()
     await close()
     gc.collect()
@@ -119,13 +190,33 @@ async def idle(client: str, url: str, number: int) -> Sample:
         gc.collect()
         taken = resident() - before
         tasks.cancel_scope.cancel()
-    return {"bytes": taken / number}
+    return {"value": taken / number / 1024}
+
+
+IMPORTS = {
+    "chatanywhere": "from chatanywhere import Client",
+    "requests": "import requests",
+    "requests, dataclasses": "import requests, dataclasses",
+}
+
+
+def imports(client: str) -> Sample:
+    """Ms of CPU that an import takes in a new interpreter, beyond the interpreter's own: the median of nine."""
+
+    def run(code: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    run(IMPORTS[client])
+    return {"value": 1e3 * statistics.median(run(IMPORTS[client]) - run("pass") for _ in range(9))}
 
 
 def main() -> None:
     how, client, url, *rest = sys.argv[1:]
     options = dict(option.split("=") for option in rest)
-    if options.get("speed") == "off":
+    if options.get("speed") != "on":
         sys.modules.update(msgspec=None, orjson=None)  # type: ignore[arg-type]
     number = int(options.get("number", "1"))
     loop = options.get("loop", "asyncio")
@@ -138,11 +229,17 @@ def main() -> None:
 
     samples: dict[str, Callable[[], Sample]] = {
         "burst": lambda: burst(client, url),
+        "profile": lambda: profile(client, url),
+        "bulk": lambda: bulk(client, url),
+        "scale": lambda: scale(client, url),
         "streams": lambda: on_loop(streams),
         "threads": lambda: in_threads(client, url, number),
-        "first": lambda: first_text(client, url, number),
+        "first": lambda: first(client, url, number),
+        "delay": lambda: delay(client, url),
+        "async_delay": lambda: on_loop(async_delay),
         "memory": lambda: memory(client, url),
         "idle": lambda: on_loop(idle),
+        "imports": lambda: imports(client),
     }
     print(json.dumps(samples[how]()))
 

@@ -2,9 +2,10 @@
 
 The first part of a request's path says how it is answered; both protocols' paths may follow:
 
-    /burst-20000/v1/chat/completions    20,000 events, all at once
-    /paced-50-250/v1/chat/completions   50 events a second, 250 of them
-    /bulk-64/v1/chat/gpt/               64 MiB of text in chunks of 16 KiB
+    /burst-20000/v1/chat/completions     20,000 events, all at once; a multiple of 1,000, or less
+    /paced-50-250/v1/chat/completions    50 events a second, 250 of them
+    /stamped-50-250/v1/chat/completions  the same, and the text of each is the time at which it was sent
+    /bulk-64/v1/chat/gpt/                64 MiB of text in chunks of 16 KiB
 
 `/v1/chat/gpt/` is answered with plain text, everything else with Server-Sent Events.
 """
@@ -12,18 +13,17 @@ The first part of a request's path says how it is answered; both protocols' path
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 LIFETIME = 1800  # seconds after which the server stops by itself
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
-STEP = 1 << 20  # bytes handed to a connection at a time
 
 
 @contextmanager
@@ -58,18 +58,16 @@ LAST = {"text": b"", "events": _chunk(_event({}, "stop") + b"data: [DONE]\n\n")}
 TYPE = {"text": b"text/plain; charset=utf-8", "events": b"text/event-stream"}
 
 
-@functools.lru_cache(maxsize=8)
-def _burst(kind: str, count: int) -> bytes:
-    return HEAD % TYPE[kind] + _chunk(PIECE[kind]) * count + LAST[kind] + END
-
-
 async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str) -> None:
     name, *numbers = scenario
     if name == "burst":
-        body = memoryview(_burst(kind, int(numbers[0])))
-        for start in range(0, len(body), STEP):
-            writer.write(body[start : start + STEP])
+        count = int(numbers[0])
+        block = _chunk(PIECE[kind]) * min(count, 1000)
+        writer.write(HEAD % TYPE[kind])
+        for _ in range(max(1, count // 1000)):
+            writer.write(block)
             await writer.drain()
+        writer.write(LAST[kind] + END)
     elif name == "bulk":
         writer.write(HEAD % TYPE[kind])
         block = _chunk(b"x" * 16384) * 64
@@ -77,12 +75,14 @@ async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str) 
             writer.write(block)
             await writer.drain()
         writer.write(END)
-    elif name == "paced":
+    else:
         loop = asyncio.get_running_loop()
         interval, due = 1 / float(numbers[0]), loop.time()
         piece = _chunk(PIECE[kind])
         writer.write(HEAD % TYPE[kind])
         for _ in range(int(numbers[1])):
+            if name == "stamped":
+                piece = _chunk(_event({"content": f"{time.monotonic()} "}))
             writer.write(piece)
             due += interval
             await asyncio.sleep(due - loop.time())

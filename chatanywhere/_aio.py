@@ -42,6 +42,8 @@ class Workers:
     """Worker threads, on each event loop at most `size` at a time, counted apart from those of the program."""
 
     def __init__(self, size: int) -> None:
+        if not isinstance(size, int):
+            raise TypeError(f"max_threads must be an int, not {type(size).__name__}")
         if size < 1:
             raise ValueError(f"max_threads={size}: a stream needs a thread to be opened")
         self._size = size

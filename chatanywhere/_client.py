@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -81,6 +81,15 @@ class Client:
         if protocol not in WIRES:
             raise ValueError(f"protocol={protocol!r}: choose one of {', '.join(map(repr, WIRES))}")
         wire = WIRES[protocol]
+        _check_types(
+            api_key=api_key,
+            base_url=base_url,
+            model=model,
+            proxy=proxy,
+            verify=verify,
+            headers=headers,
+            max_response_bytes=max_response_bytes,
+        )
         hosts, key = _find_service(wire, base_url, api_key)
         self._settings: dict[str, Any] = {
             "base_url": base_url,
@@ -189,6 +198,7 @@ class Client:
         self._check_key()
         if "stream" in options:
             raise TypeError("stream= is not an option: stream() always streams, complete() returns the whole answer")
+        _check_types(model=model, headers=headers)
         wire = self._service.wire
         body = wire.body(conversation(messages), model or self._model, options)
         return Call(
@@ -231,6 +241,24 @@ class Client:
 
 
 # Configuration ------------------------------------------------------------------------------------------------
+
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "api_key": ((str, type(None)), "a str"),
+    "base_url": ((str, Iterable, type(None)), "a str or several"),
+    "model": ((str, type(None)), "a str"),
+    "proxy": ((str, type(None)), "a str"),
+    "verify": ((bool, str, os.PathLike), "True, False or a path"),
+    "headers": ((Mapping, type(None)), "a dict"),
+    "max_response_bytes": ((int, type(None)), "an int, or None for no limit"),
+}
+
+
+def _check_types(**arguments: object) -> None:
+    for name, value in arguments.items():
+        types, words = _TYPES[name]
+        if not isinstance(value, types):
+            raise TypeError(f"{name} must be {words}, not {type(value).__name__}")
+
 
 _SERVICE_HOST = re.compile(r"(.*\.)?chatanywhere\.(tech|org|cn|com\.cn)")
 _WIRE_PATHS = ("/v1/chat/completions", "/v1/chat/gpt", "/v1")

@@ -325,7 +325,9 @@ class _Script:
             try:
                 return next(self._replies)
             except StopIteration:
-                raise _RequestError(400, "the script of replies is used up") from None
+                raise _RequestError(
+                    400, "the server has no reply left: give it more, or a function that makes them"
+                ) from None
 
 
 class _RequestError(Exception):

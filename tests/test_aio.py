@@ -446,9 +446,11 @@ def test_both_faces_share_one_pool(backend: str) -> None:
 
 
 def test_a_limit_on_threads_must_leave_one() -> None:
-    """max_threads=0 is refused."""
+    """max_threads=0 is refused, and so is what is no number."""
     with pytest.raises(ValueError, match="max_threads"):
         AsyncClient("k", max_threads=0)
+    with pytest.raises(TypeError, match="max_threads"):
+        AsyncClient("k", max_threads="many")  # type: ignore[arg-type]
 
 
 def test_a_stream_outlives_its_event_loop(raw_server: RawServer) -> None:

@@ -76,6 +76,12 @@ def test_what_is_no_base_url_is_refused(base_url: Any) -> None:
         Client(KEY, base_url=base_url)
 
 
+def test_a_key_is_text() -> None:
+    """Something else is a TypeError, which does not show it."""
+    with pytest.raises(TypeError, match=r"api_key must be a str, not bytes$"):
+        Client(KEY.encode())  # type: ignore[arg-type]
+
+
 def test_a_base_url_is_text() -> None:
     """Something else is a TypeError."""
     with pytest.raises(TypeError, match="base_url"):
@@ -240,6 +246,8 @@ def test_the_model_is_chosen_by_call_client_and_environment(
         ("Hi", {"headers": {"X": "中"}}, ValueError, "Latin-1"),
         ("Hi", {"headers": {"X Y": "a"}}, ValueError, "not the name of a header"),
         ("Hi", {"headers": {"X": 5}}, TypeError, "must be str"),
+        ("Hi", {"headers": ["X"]}, TypeError, "headers must be a dict"),
+        ("Hi", {"model": 3}, TypeError, "model must be a str"),
     ],
 )
 def test_what_can_t_be_sent_is_not_sent(
@@ -293,6 +301,12 @@ def test_headers_replace_each_other_by_name() -> None:
         ({"verify": "/no/such/file"}, ValueError, "verify"),
         ({"headers": {"Content-Length": "3"}}, ValueError, "set by the client"),
         ({"headers": {"transfer-encoding": "chunked"}}, ValueError, "set by the client"),
+        ({"headers": ["X"]}, TypeError, "headers must be a dict, not list"),
+        ({"model": 3}, TypeError, "model must be a str, not int"),
+        ({"proxy": 8080}, TypeError, "proxy must be a str, not int"),
+        ({"verify": None}, TypeError, "verify must be True, False or a path, not NoneType"),
+        ({"base_url": 8000}, TypeError, "base_url must be a str or several, not int"),
+        ({"max_response_bytes": "1 MiB"}, TypeError, "max_response_bytes must be an int"),
     ],
 )
 def test_settings_are_checked_when_they_are_given(settings: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -404,7 +418,7 @@ def test_models_are_listed() -> None:
 
 def test_models_are_asked_for_again_when_the_answer_is_cut(raw_server: RawServer) -> None:
     """A list that was cut is no list, and asking again does no harm; the error says how often it was tried."""
-    whole = b'HTTP/1.1 200 OK\r\nContent-Length: 27\r\n\r\n{"data": [{"id": "gpt-x"}]}'
+    whole = b'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 27\r\n\r\n{"data": [{"id": "gpt-x"}]}'
     answers = iter([[whole[:-5]], [whole], [whole[:-5]], [whole[:-5]]])
     raw_server.steps = lambda _: next(answers)  # type: ignore[assignment,return-value]
     client = Client(KEY, base_url=raw_server.url, retry=Retry(2, 0))

@@ -60,7 +60,7 @@ def test_the_asynchronous_client(server: LoopbackServer) -> None:
             stream = await create(model="m", messages=MESSAGES, stream=True)
             pieces = [chunk.choices[0].delta.content async for chunk in stream]
             assert pieces == ["", *PIECES, None]
-            with pytest.raises(openai.BadRequestError, match="used up"):
+            with pytest.raises(openai.BadRequestError, match="no reply left"):
                 await create(model="m", messages=MESSAGES)
             assert (await client.models.list()).data
 

@@ -498,7 +498,7 @@ def test_scripted_replies_are_given_in_order_until_used_up(server: LoopbackServe
         assert ask_web(scripted, "").status_code == 200
         response = ask_web(scripted)
     assert response.status_code == 400
-    assert "used up" in response.json()["error"]["message"]
+    assert "no reply left" in response.json()["error"]["message"]
 
 
 def test_scripted_replies_are_each_given_once(no_thread_left: None) -> None:

@@ -1,0 +1,311 @@
+"""Measure everything that this package promises about speed, and write `RESULTS.md` and `results.png` beside this file.
+
+Run it with `pip install '.[bench]'`. It takes about 15 minutes and talks to this machine only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from measure import HERE, Case, Samples, describe, measure, median, sample
+from server import serving
+
+EVENTS = "burst-20000"
+SPEED = ("speed=on",)
+
+
+class Peer(NamedTuple):
+    """What is compared with, and how: `ratio` and `difference` are ours to theirs. At most `limit`, or at least."""
+
+    case: Case
+    limit: float | None = None
+    kind: str = "ratio"
+    at_least: bool = False
+
+
+class Row(NamedTuple):
+    """One kind of work, with ours and the peers' ways to do it."""
+
+    title: str
+    unit: str
+    ours: Case
+    peers: tuple[Peer, ...]
+
+
+def paced(number: int) -> Row:
+    def case(client: str) -> Case:
+        return Case("streams", client, "paced-50-250", (f"number={number}",))
+
+    title = f"{number} async streams of 50 events a second"
+    peers = (Peer(case("AsyncOpenAI"), 1 / 3), Peer(case("aiohttp"), 1.5), Peer(case("asyncio streams")))
+    return Row(title, "µs of CPU per event", case("chatanywhere"), peers)
+
+
+SSE = Row(
+    "20,000 events in a burst",
+    "µs of CPU per event",
+    Case("burst", "chatanywhere", EVENTS),
+    (
+        Peer(Case("burst", "OpenAI", EVENTS), 1 / 25),
+        Peer(Case("burst", "iter_lines", EVENTS), 1),
+        Peer(Case("streams", "aiohttp", EVENTS), 0.6),
+        Peer(Case("burst", "raw socket", EVENTS), 1.2),
+        Peer(Case("burst", "httpx-sse", EVENTS)),
+    ),
+)
+SSE_SPEED = Row(
+    "the same with `chatanywhere[speed]`",
+    "µs of CPU per event",
+    Case("burst", "chatanywhere", EVENTS, SPEED),
+    (Peer(Case("burst", "raw socket, orjson", EVENTS, SPEED), 2),),
+)
+SSE_ASYNC = Row(
+    "the same, async",
+    "µs of CPU per event",
+    Case("streams", "chatanywhere", EVENTS),
+    (Peer(Case("streams", "AsyncOpenAI", EVENTS), 1 / 20), Peer(Case("streams", "aiohttp", EVENTS), 0.75)),
+)
+WEB = Row(
+    "20,000 chunks of text in a burst",
+    "µs of CPU per chunk",
+    Case("burst", "chatanywhere web", EVENTS),
+    (
+        Peer(Case("burst", "iter_content", EVENTS), 1),
+        Peer(Case("burst", "httpx", EVENTS), 1 / 5),
+        Peer(Case("streams", "aiohttp iter_any", EVENTS), 1.25),
+    ),
+)
+PACED = paced(200)
+THREADS = Row(
+    "200 threads, each with 50 events a second",
+    "µs of CPU per event",
+    Case("threads", "chatanywhere", "paced-50-250", ("number=200",)),
+    (
+        Peer(Case("threads", "OpenAI", "paced-50-250", ("number=200",)), 1 / 3),
+        Peer(Case("threads", "raw socket", "paced-50-250", ("number=200",))),
+    ),
+)
+THREADS_UNLIMITED = Row(
+    "200 threads, the same with `timeout=None`",
+    "µs of CPU per event",
+    Case("threads", "chatanywhere, timeout=None", "paced-50-250", ("number=200",)),
+    (Peer(Case("threads", "OpenAI, timeout=None", "paced-50-250", ("number=200",)), 1 / 3),),
+)
+ROWS = [
+    SSE,
+    SSE_SPEED,
+    SSE_ASYNC,
+    WEB,
+    Row(
+        "64 MiB of text in chunks of 16 KiB, none of it kept",
+        "MB/s",
+        Case("bulk", "chatanywhere web, keep_text=False", "bulk-64"),
+        (Peer(Case("bulk", "iter_content", "bulk-64"), 1, at_least=True),),
+    ),
+    Row(
+        "the same, all of it kept",
+        "MB/s",
+        Case("bulk", "chatanywhere web", "bulk-64"),
+        (Peer(Case("bulk", "iter_content, text kept", "bulk-64"), 1, at_least=True),),
+    ),
+    paced(40),
+    PACED,
+    THREADS,
+    THREADS_UNLIMITED,
+    Row(
+        "first text, on a warm connection, median of 300",
+        "ms",
+        Case("first", "chatanywhere", "burst-1", ("number=300",)),
+        (
+            Peer(Case("first", "OpenAI", "burst-1", ("number=300",)), 1 / 2),
+            Peer(Case("first", "requests", "burst-1", ("number=300",)), 1.3),
+        ),
+    ),
+    Row(
+        "an event every 20 ms is seen after: 99th percentile",
+        "ms",
+        Case("delay", "chatanywhere", "stamped-50-250"),
+        (
+            Peer(Case("delay", "chatanywhere", "stamped-50-250"), 5, "absolute"),
+            Peer(Case("delay", "requests", "stamped-50-250")),
+        ),
+    ),
+    Row(
+        "the same, async",
+        "ms",
+        Case("async_delay", "chatanywhere", "stamped-50-250"),
+        (Peer(Case("async_delay", "chatanywhere", "stamped-50-250"), 5, "absolute"),),
+    ),
+    Row(
+        "`from chatanywhere import Client`",
+        "ms of CPU",
+        Case("imports", "chatanywhere", "-"),
+        (
+            Peer(Case("imports", "requests", "-"), 1.1),
+            Peer(Case("imports", "requests, dataclasses", "-")),
+        ),
+    ),
+    Row(
+        "memory after 1 GiB of text, `keep_text=False`",
+        "MiB",
+        Case("memory", "chatanywhere web, keep_text=False", "bulk-1024"),
+        (Peer(Case("memory", "chatanywhere web, keep_text=False", "bulk-1"), 8, "difference"),),
+    ),
+    Row(
+        "memory of an open, silent stream",
+        "KiB",
+        Case("idle", "chatanywhere", "paced-0.01-2", ("number=1000",)),
+        (Peer(Case("idle", "AsyncOpenAI", "paced-0.01-2", ("number=1000",)), 1 / 2),),
+    ),
+    Row(
+        "1,000,000 events in one stream",
+        "µs of CPU per event",
+        Case("scale", "chatanywhere", "burst-1000000"),
+        tuple(Peer(Case("scale", "chatanywhere", f"burst-{count}"), 1.15) for count in (1_000, 10_000, 100_000)),
+    ),
+]
+NAMES = {
+    "aiohttp": "aiohttp, its lines",
+    "asyncio streams": "asyncio's streams and json",
+    "raw socket": "raw socket and json",
+    "raw socket, orjson": "raw socket and orjson",
+    "iter_lines": "requests `iter_lines`",
+    "iter_content": "requests `iter_content(None)`",
+    "iter_content, text kept": "requests `iter_content(None)`, kept in a list",
+    "httpx": "httpx `iter_text`",
+    "requests": "requests",
+    "requests, dataclasses": "`import requests, dataclasses`",
+}
+
+
+def compare(samples: Samples, row: Row, peer: Peer) -> tuple[float, float]:
+    """Return the peer's median, and the median of how ours compared with it in each round."""
+    pairs = [(a["value"], b["value"]) for a, b in zip(samples[row.ours], samples[peer.case])]
+    compared = [{"ratio": a / b, "difference": a - b, "absolute": a}[peer.kind] for a, b in pairs]
+    return median(samples, peer.case), statistics.median(compared)
+
+
+def is_met(peer: Peer, compared: float) -> bool:
+    assert peer.limit is not None
+    return compared >= peer.limit if peer.at_least else compared <= peer.limit
+
+
+def table(samples: Samples) -> Iterator[str]:
+    yield "| work | chatanywhere | beside | | ours to theirs | target | |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in ROWS:
+        first = f"{row.title}, {row.unit}", _number(median(samples, row.ours))
+        for peer in row.peers:
+            theirs, compared = compare(samples, row, peer)
+            if peer.kind == "absolute":
+                name, beside = "–", ""
+            elif peer.case.client == row.ours.client:
+                name, beside = peer.case.path.replace("-", " "), _number(theirs)
+            else:
+                name, beside = NAMES.get(peer.case.client, peer.case.client), _number(theirs)
+            sign = "+" if peer.kind == "difference" else ""
+            target = mark = ""
+            if peer.limit is not None:
+                target = f"{'≥' if peer.at_least else '≤'} {sign}{_number(peer.limit)}"
+                mark = "met" if is_met(peer, compared) else "**not met**"
+            cells = (*first, name, beside, sign + _number(compared), target, mark)
+            yield f"| {' | '.join(cells)} |"
+            first = "", ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def detail(samples: Samples) -> Iterator[str]:
+    """The rows of CPU time, with the time by the clock and how far the samples were apart."""
+    yield "| | " + " | ".join(("CPU, µs", "lowest", "highest", "by the clock, µs")) + " |"
+    yield "|---|---|---|---|---|"
+    for row in (SSE, SSE_SPEED, SSE_ASYNC, WEB, PACED, THREADS, THREADS_UNLIMITED):
+        yield f"| **{row.title}** | | | | |"
+        for case in (row.ours, *(peer.case for peer in row.peers)):
+            taken = [run["value"] for run in samples[case]]
+            values = median(samples, case), min(taken), max(taken), median(samples, case, "wall")
+            yield f"| {NAMES.get(case.client, case.client)} | " + " | ".join(map(_number, values)) + " |"
+
+
+def plot(samples: Samples) -> None:
+    """Draw the CPU time per event and per chunk of each client."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 3, figsize=(11, 2.8), layout="constrained")
+    for panel, row in zip(panels, (SSE, SSE_ASYNC, WEB)):
+        cases = sorted((row.ours, *(peer.case for peer in row.peers)), key=lambda case: -median(samples, case))
+        values = [median(samples, case) for case in cases]
+        names = [NAMES.get(case.client, case.client).replace("`", "") for case in cases]
+        colors = ["#d95f02" if case == row.ours else "#9aa5b1" for case in cases]
+        bars = panel.barh(names, values, color=colors)
+        panel.bar_label(bars, [_number(value) for value in values], padding=3, fontsize=8)
+        panel.set_xscale("log")
+        panel.set_xlim(right=max(values) * 4)
+        panel.set_title(row.title if row is not SSE_ASYNC else "the events, async", fontsize=9)
+        panel.set_xlabel(row.unit, fontsize=8)
+        panel.tick_params(labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(HERE / "results.png", dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--only", metavar="WORD", help="print the rows that have this word in their title; write nothing"
+    )
+    arguments = parser.parse_args()
+    if arguments.only:
+        ROWS[:] = [row for row in ROWS if arguments.only in row.title]
+    machine = describe("aiohttp", "openai", "httpx", "httpx-sse", "orjson", "msgspec")
+    samples = measure(
+        [case for row in ROWS for case in (row.ours, *(peer.case for peer in row.peers))], arguments.rounds
+    )
+    if arguments.only:
+        print(*table(samples), sep="\n")
+        return
+    with serving() as url:
+        profile = json.loads(sample(Case("profile", "chatanywhere", EVENTS), url))["report"]
+    lines = [
+        "# Results",
+        "",
+        f"Written by `benchmarks/results.py` on {datetime.date.today()}. {machine}",
+        "",
+        f"Medians of {arguments.rounds} samples, each in a process of its own, all clients in turn; a ratio is the",
+        "median of the rounds' ratios, so it may differ a little from that of the two medians. CPU time is the",
+        "process's, user and system. The server has a process of its own. The clients are as they are by default;",
+        "JSON is read by the standard library except in the row of `speed`.",
+        "",
+        *table(samples),
+        "",
+        *(HERE / "remarks.md").read_text(encoding="utf-8").splitlines(),
+        "",
+        "## CPU time in detail",
+        "",
+        *detail(samples),
+        "",
+        "## Where the time of a burst of events goes",
+        "",
+        "Blocking client, under cProfile, which makes calls dearer than they are:",
+        "",
+        "```",
+        *(line.rstrip() for line in profile.strip().splitlines()),
+        "```",
+        "",
+    ]
+    (HERE / "RESULTS.md").write_text("\n".join(lines), encoding="utf-8")
+    plot(samples)
+
+
+if __name__ == "__main__":
+    main()
