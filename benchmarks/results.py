@@ -26,6 +26,7 @@ class Peer(NamedTuple):
     limit: float | None = None
     kind: str = "ratio"
     at_least: bool = False
+    name: str | None = None
 
 
 class Row(NamedTuple):
@@ -154,7 +155,7 @@ ROWS = [
         "memory after 1 GiB of text, `keep_text=False`",
         "MiB",
         Case("memory", "chatanywhere web, keep_text=False", "bulk-1024"),
-        (Peer(Case("memory", "chatanywhere web, keep_text=False", "bulk-1"), 8, "difference"),),
+        (Peer(Case("memory", "chatanywhere web, keep_text=False", "bulk-1"), 8, "difference", name="1 MiB"),),
     ),
     Row(
         "memory of an open, silent stream",
@@ -166,7 +167,10 @@ ROWS = [
         "1,000,000 events in one stream",
         "µs of CPU per event",
         Case("scale", "chatanywhere", "burst-1000000"),
-        tuple(Peer(Case("scale", "chatanywhere", f"burst-{count}"), 1.15) for count in (1_000, 10_000, 100_000)),
+        tuple(
+            Peer(Case("scale", "chatanywhere", f"burst-{count}"), 1.15, name=f"{count:,} events")
+            for count in (1_000, 10_000, 100_000)
+        ),
     ),
 ]
 NAMES = {
@@ -202,12 +206,10 @@ def table(samples: Samples) -> Iterator[str]:
         first = f"{row.title}, {row.unit}", _number(median(samples, row.ours))
         for peer in row.peers:
             theirs, compared = compare(samples, row, peer)
+            name = peer.name or NAMES.get(peer.case.client, peer.case.client)
+            beside = _number(theirs)
             if peer.kind == "absolute":
                 name, beside = "–", ""
-            elif peer.case.client == row.ours.client:
-                name, beside = peer.case.path.replace("-", " "), _number(theirs)
-            else:
-                name, beside = NAMES.get(peer.case.client, peer.case.client), _number(theirs)
             sign = "+" if peer.kind == "difference" else ""
             target = mark = ""
             if peer.limit is not None:

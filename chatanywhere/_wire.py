@@ -374,8 +374,8 @@ class _Chunks:
         try:
             try:
                 chunk = self._loads(data)
-            except ValueError:
-                chunk = json.loads(data)  # which reads what the fast ones may refuse, or says what is wrong
+            except Exception:  # the fast readers have errors of their own, and refuse some of what json reads
+                chunk = json.loads(data)
             if chunk.get("error"):
                 raise error_in_stream(chunk["error"])
             if not self._started:

@@ -118,14 +118,20 @@ CROWD = """
 import asyncio
 
 async def serve(reader, writer):
+    global here
     await reader.readuntil(b"}")
     writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Type: text/plain\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n")
-    for piece in (b"one", b"two"):
-        writer.write(b"3\\r\\n%b\\r\\n" % piece)
-        await asyncio.sleep(2)
+    writer.write(b"3\\r\\none\\r\\n")
+    here += 1
+    while here < 1000:
+        await asyncio.sleep(0.1)
+    writer.write(b"3\\r\\ntwo\\r\\n")
+    await asyncio.sleep(2)
     writer.write(b"5\\r\\nthree\\r\\n0\\r\\n\\r\\n")
     await writer.drain()
     writer.close()
+
+here = 0
 
 async def main():
     server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=2000)
@@ -138,7 +144,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def crowd() -> Iterator[str]:
-    """The URL of a server, in a process of its own, that holds a thousand answers open at once."""
+    """The URL of a server, in a process of its own, that holds its answers open until there are a thousand."""
     resource = pytest.importorskip("resource", reason="Windows has no limit on files that could be raised")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < 4096:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import msgspec  # noqa: F401  here, because it can't be loaded a second time
+import orjson  # noqa: F401
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
