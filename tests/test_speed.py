@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_wire import CHUNKS, Decoded, chunk, openai, sse
 
-from chatanywhere import _wire
+from chatanywhere import ProtocolError, TextDelta, _wire
 from chatanywhere._body import Body
 from chatanywhere._reply import Reply
 
@@ -80,6 +80,18 @@ def test_every_reader_of_json_reads_what_is_odd_alike(data: str, content_type: s
     content = data.encode() if content_type == "application/json" else b"data: %b\n\n" % data.encode()
     first, *others = decoded(content, content_type)
     assert others == [first] * 2
+
+
+def test_a_reader_of_json_may_raise_what_it_likes() -> None:
+    """What is wrong is told as without it; the errors of an older msgspec are no ValueErrors."""
+    decode = mock.Mock(side_effect=type("DecodeError", (Exception,), {}))
+    with mock.patch.dict(sys.modules, {"msgspec": mock.Mock(json=mock.Mock(decode=decode))}):
+        _wire._fastest_loads.cache_clear()
+        found = openai(sse(chunk(content="a")) + b"data: {\n\n")
+        _wire._fastest_loads.cache_clear()
+    assert found.events[1:] == [TextDelta("a")]
+    assert type(found.error) is ProtocolError
+    assert decode.call_count == 2
 
 
 def calls_for(content: bytes, decoder: _wire.Decoder) -> int:
