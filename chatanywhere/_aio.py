@@ -8,6 +8,7 @@ closed by different tasks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from ._client import DEFAULT, Client, model_ids
 from ._errors import ChatAnywhereError
 from ._exchange import Exchange
 from ._policy import RetryLike, TimeoutLike
-from ._receiver import Receiver, receiver
+from ._receiver import Receiver, receiver, thread_safe
 from ._stream import BaseStream, Step
 from ._transport import Answer
 from ._types import Completion, Event, Messages, TextDelta
@@ -53,11 +54,7 @@ class Workers:
         limiter = self._limiter()
         slot = object()
         try:
-            held = False
-            while not held:
-                with anyio.move_on_after(exchange.check()):  # waiting for a free thread takes of the call's time too
-                    await limiter.acquire_on_behalf_of(slot)
-                    held = True
+            await self._acquire(exchange, limiter, slot)
             try:
                 return await anyio.to_thread.run_sync(
                     function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
@@ -69,6 +66,20 @@ class Workers:
         except BaseException:
             exchange.cancel()  # what the thread waits for ends, and what it opened is closed
             raise
+
+    async def _acquire(self, exchange: Exchange, limiter: anyio.CapacityLimiter, slot: object) -> None:
+        """Wait for a free thread, within the call's limits."""
+        held = False
+        while not held:
+            with anyio.CancelScope() as scope:
+                exchange.wake = thread_safe(scope.cancel)
+                try:
+                    limit = exchange.check()
+                    scope.deadline = math.inf if limit is None else anyio.current_time() + limit
+                    await limiter.acquire_on_behalf_of(slot)
+                    held = True
+                finally:
+                    exchange.wake = None
 
     def _limiter(self) -> anyio.CapacityLimiter:
         limiters = _limiters.get(None)
@@ -116,26 +127,46 @@ class AsyncStream(BaseStream):
     def _do(self, step: Step) -> Awaitable[None]:
         """Wait for what is needed before there is another event; a thread does where the loop can't."""
         if step is Step.PAUSE:
-            return anyio.lowlevel.checkpoint()
+            return self._pause()
         if step is Step.OPEN:
             return self._in_thread(self._open)
         answer = self._opened()
         return self._in_thread(self._receive) if answer.waitable is None else self._in_loop(answer)
 
+    async def _pause(self) -> None:
+        try:
+            await anyio.lowlevel.checkpoint()
+        except BaseException:
+            self.cancel()
+            raise
+
     async def _in_thread(self, function: Callable[[], None]) -> None:
+        started = False
+
+        def work() -> None:
+            nonlocal started
+            started = True
+            function()
+
         self._busy = True
         try:
-            await self._workers.run(self._exchange, function)
-        except ChatAnywhereError as error:  # there may not have been a thread in time
-            self._busy = False
-            self._fail(error)
+            await self._workers.run(self._exchange, work)
+        except BaseException as error:
+            if not started:  # else it has stopped waiting, or will soon
+                self._stop_waiting()
+            if isinstance(error, ChatAnywhereError):
+                self._fail(error)
+            self.cancel()
+            raise
 
     async def _in_loop(self, answer: Answer) -> None:
         """The loop's counterpart of `_receive`."""
-        if self._receiver is None or not self._receiver.serves(answer):
-            self._receiver = receiver(answer)
-        self._busy = True
+        current = self._receiver if self._receiver is not None and self._receiver.serves(answer) else None
         try:
+            self._start_waiting()
+            if current is None:
+                current = self._receiver = receiver(answer)
+                self._more = True
             limit = self._exchange.check()
             data = None
             if self._more:
@@ -143,7 +174,7 @@ class AsyncStream(BaseStream):
                 await anyio.lowlevel.checkpoint()
                 data = answer.receive_nowait()
             if data is None:
-                data = await self._receiver.receive(limit)
+                data = await current.receive(limit)
             if data is None:
                 raise self._exchange.expire()
             self._more = len(data) >= _TLS_RECORD

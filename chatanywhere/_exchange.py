@@ -62,6 +62,7 @@ class Exchange:
     Attributes:
         cancelled: `cancel()` was called; nothing unsets it.
         response: the answer whose head has been read, when it came through the classes of this file.
+        wake: set by whoever waits for something other than a socket; `cancel()` calls it, from any thread.
     """
 
     def __init__(self, timeout: Timeout) -> None:
@@ -75,7 +76,7 @@ class Exchange:
         self._tightest: Phase = "total"  # the limit that the running operation's time was taken from
         self._expired: Phase | None = None
         self._socket: GuardedSocket | None = None
-        self._mailbox: queue.SimpleQueue[Any] | None = None
+        self.wake: Callable[[], None] | None = None
         # Reentrant, because a signal handler may cancel the call of the thread that it interrupts.
         self._lock = threading.RLock()
 
@@ -93,9 +94,9 @@ class Exchange:
     def cancel(self) -> None:
         """Make the operation that is running, in whatever thread, and every later one fail at once."""
         self.cancelled = True
-        mailbox = self._mailbox
-        if mailbox is not None:
-            mailbox.put(None)
+        wake = self.wake
+        if wake is not None:
+            wake()
         with self._lock:
             if self._socket is not None and self._process == os.getpid():  # a forked child shares the connection
                 _shutdown(self._socket)
@@ -219,13 +220,13 @@ class Exchange:
 
         A SimpleQueue rather than an Event, because it may be used from a signal handler.
         """
-        self._mailbox = mailbox
+        self.wake = lambda: mailbox.put(None)
         try:
             return None if self.cancelled else mailbox.get(timeout=seconds)
         except queue.Empty:
             return None
         finally:
-            self._mailbox = None
+            self.wake = None
 
     def connecting(self) -> None:
         """A connection is being made: the `connect` limit starts."""
@@ -259,8 +260,9 @@ class Exchange:
     def detach(self) -> None:
         """Let go of the socket: a later `cancel()` must not hit the next call on its connection."""
         with self._lock:
-            if self._socket is not None:
-                self._socket.exchange = None
+            sock = self._socket
+            if sock is not None:
+                sock.exchange = None
                 self._socket = None
 
 

@@ -154,7 +154,7 @@ class Retry:
             # stop_after_delay would let the last wait overrun.
             stop=tenacity.stop_never if left is None else tenacity.stop_before_delay(left),
             sleep=sleep,
-            before_sleep=_log_retry,
+            before_sleep=_give_up,
             reraise=True,
         )
         try:
@@ -208,7 +208,7 @@ def _error_of(state: RetryCallState) -> ChatAnywhereError:
     return error
 
 
-def _log_retry(state: RetryCallState) -> None:
+def _give_up(state: RetryCallState) -> None:
     error = _error_of(state)
     logger.info(
         "attempt %d failed (%s: %s), trying again in %.2f s",
@@ -217,3 +217,5 @@ def _log_retry(state: RetryCallState) -> None:
         str(error).partition("\n")[0],
         state.upcoming_sleep,
     )
+    # Its frames hold the stream, which would then be left to the garbage collector.
+    error.__traceback__ = None

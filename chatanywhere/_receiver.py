@@ -10,6 +10,8 @@ Neither holds the stream that it works for, so that a stream that nobody holds a
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Union
 
@@ -117,11 +119,11 @@ class AsyncioReceiver:
 
     def close(self) -> None:
         """Let go of the socket and close the answer; from any thread."""
+        if self._loop.is_running() and not self._is_here():
+            with suppress(RuntimeError):  # closed in between
+                self._loop.call_soon_threadsafe(self.close)
+                return
         if not self._loop.is_closed():
-            if not self._is_here():
-                with suppress(RuntimeError):  # closed in between
-                    self._loop.call_soon_threadsafe(self.close)
-                    return
             self._unregister()
             if self._timer is not None:
                 self._timer.cancel()
@@ -145,7 +147,13 @@ class AsyncioReceiver:
         except ChatAnywhereError as error:
             self._arrived = error
         if self._arrived is not None:
-            self._waiter.set_result(None)
+            self._wake(self._waiter)
+
+    def _wake(self, waiter: asyncio.Future[None]) -> None:
+        try:
+            waiter.set_result(None)
+        except asyncio.InvalidStateError:
+            pass  # a signal handler has just cancelled the task, as asyncio's own does on Ctrl-C
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -156,7 +164,7 @@ class AsyncioReceiver:
         self._timer = None
         if self._waiter is not None and not self._waiter.done():
             if self._loop.time() >= self._due:
-                self._waiter.set_result(None)
+                self._wake(self._waiter)
             else:  # bytes have come since it was set
                 self._set_timer()
 
@@ -170,3 +178,22 @@ def receiver(answer: Answer) -> Receiver:
         return AsyncioReceiver(answer)
     except (RuntimeError, NotImplementedError):
         return AnyioReceiver(answer)
+
+
+def thread_safe(function: Callable[[], object]) -> Callable[[], None]:
+    """Make of a function for the event loop that is running one that any thread, or a signal handler, may call."""
+    try:
+        loop = asyncio.get_running_loop()
+        on_asyncio = asyncio.current_task() is not None
+    except RuntimeError:
+        on_asyncio = False
+    if not on_asyncio:
+        import trio
+
+        return functools.partial(trio.lowlevel.current_trio_token().run_sync_soon, function)
+
+    def call() -> None:
+        with suppress(RuntimeError):  # the loop has been closed
+            loop.call_soon_threadsafe(function)
+
+    return call

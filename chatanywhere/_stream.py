@@ -88,9 +88,9 @@ class BaseStream:
 
     def _open(self) -> None:
         """Block until an attempt has been answered."""
-        self._busy = True
-        self._answer = None
         try:
+            self._start_waiting()
+            self._answer = None
             self._answer, decoder = self._call.open(self._reply.error)
         except ChatAnywhereError as error:
             self._fail(error)
@@ -108,8 +108,8 @@ class BaseStream:
     def _receive(self) -> None:
         """Block until more of the answer has come."""
         assert self._answer is not None
-        self._busy = True
         try:
+            self._start_waiting()
             self._accept(self._answer.receive())
         except ChatAnywhereError as error:
             self._reply.fail(error)
@@ -123,9 +123,20 @@ class BaseStream:
         """Take what the connection gave; `b""` says that it has ended."""
         self._pending = self._reply.feed(data)
 
+    def _start_waiting(self) -> None:
+        """From now until `_stop_waiting`, only the reader may close the connection; `cancel()` wakes it.
+
+        What is being waited for must not be closed: its descriptor might become another connection's.
+
+        Raises:
+            StreamCancelledError: the call has been cancelled already, and the connection perhaps closed.
+        """
+        with self._releasing:
+            self._busy = True
+        if self._exchange.cancelled:
+            raise StreamCancelledError("the call was cancelled")
+
     def _stop_waiting(self) -> None:
-        # What is being waited for must not be closed: its descriptor might become another connection's. So
-        # `cancel()` wakes the reader, and the reader releases the connection.
         self._busy = False
         if self._exchange.cancelled:
             self._release()

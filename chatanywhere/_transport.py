@@ -103,15 +103,17 @@ class Answer:
 
     def close(self) -> None:
         """Give the connection back to its pool if the body was read to its end, else close it."""
-        if self._closed:  # a signal handler may have come in between
+        if self._closed:
             return
-        self._closed = True
         self._exchange.detach()
-        if self.body.complete and not self.body.surplus and not self._exchange.cancelled:
-            if self._response is not None:
-                self._response.close()
-        else:
+        reusable = self.body.complete and not self.body.surplus and not self._exchange.cancelled
+        if not reusable:
             self._raw.close()
+        # Ctrl-C may come anywhere, and closing may then be tried again; but a signal handler that comes while the
+        # connection is given back must not give it back too.
+        self._closed = True
+        if reusable and self._response is not None:
+            self._response.close()
         self._raw.release_conn()
 
 

@@ -14,6 +14,7 @@ from typing import Any, Callable, Optional, Union
 
 import anyio
 import hypothesis
+import psutil
 import pytest
 
 from chatanywhere import AsyncClient, ChatAnywhereError, Client
@@ -41,7 +42,8 @@ class RawServer:
         self.read_requests = True  # False: connections are accepted, and nothing more happens
         self.released = threading.Event()  # set at the end: what `hold` waits for
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -146,6 +148,16 @@ def full_port() -> Iterator[int]:
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
         yield listener.getsockname()[1]
+
+
+def sockets_to(port: int, *states: str) -> list[Any]:
+    """The connections of this process to a port, in these states or in any."""
+    return [
+        connection
+        for connection in psutil.Process().net_connections("tcp4")
+        if connection.raddr and connection.raddr.port == port and connection.fd != -1
+        if not states or connection.status in states
+    ]
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
+import http.client
 import logging
 import socket
 import subprocess
@@ -18,12 +20,15 @@ from typing import Callable
 
 import anyio
 import pytest
-from conftest import RawServer, backends, run
+from conftest import RawServer, backends, run, sockets_to
 
 from chatanywhere import APITimeoutError, AsyncClient, Client, NotFoundError, Retry, StreamCancelledError, TextDelta
+from chatanywhere._exchange import GuardedConnection
 from chatanywhere.testing import Fault, LoopbackServer
 
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+HI = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
@@ -33,6 +38,13 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come true in time"
         pause.wait(0.005)
+
+
+async def no_socket_to(port: int) -> None:
+    """Fail unless all connections to a port are closed in time."""
+    with anyio.fail_after(2):
+        while sockets_to(port):
+            await anyio.sleep(0.01)
 
 
 @backends
@@ -479,3 +491,162 @@ def test_a_stream_outlives_its_event_loop(raw_server: RawServer) -> None:
     text = asyncio.run(beginning())
     proceed.set()
     assert text + asyncio.run(rest()) == "onetwothree"
+
+
+@backends
+def test_what_comes_with_the_head_of_a_later_attempt_is_read(raw_server: RawServer, backend: str) -> None:
+    """The answer to a second attempt may be there, whole, before the loop waits for it."""
+    answers = iter([[EVENTS], [EVENTS + HI, raw_server.hold]])  # the first is cut before its first text
+    raw_server.steps = lambda _: next(answers)  # type: ignore[assignment,return-value]
+
+    async def main() -> str:
+        client = AsyncClient("k", base_url=raw_server.url, timeout=5, retry=Retry(2, backoff=0.001))
+        async with client.stream("Hello") as stream:
+            return await stream.__anext__()
+
+    assert run(backend, main) == "Hi"
+    assert len(raw_server.requests) == 2
+
+
+@backends
+@pytest.mark.parametrize("way", ["aclose", "from a thread"])
+def test_cancel_reaches_a_call_that_waits_for_a_thread(raw_server: RawServer, backend: str, way: str) -> None:
+    """A call that no thread is free for ends at once when it is cancelled, having sent nothing."""
+    raw_server.answer(raw_server.hold)
+
+    async def main() -> None:
+        client = AsyncClient("k", base_url=raw_server.url, max_threads=1, timeout=None)
+        stream = client.stream("Hello")
+
+        async def read() -> None:
+            with pytest.raises(StreamCancelledError):
+                await stream.__anext__()
+            finished.set()
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.stream("Hello").__aenter__)
+                await anyio.sleep(0.1)
+                finished = anyio.Event()
+                tasks.start_soon(read)
+                await anyio.sleep(0.1)
+                if way == "aclose":
+                    await stream.aclose()
+                else:
+                    threading.Thread(target=stream.cancel).start()
+                await finished.wait()
+                tasks.cancel_scope.cancel()
+
+    run(backend, main)
+    assert len(raw_server.requests) == 1
+
+
+@backends
+def test_a_cancelled_task_gives_up_what_its_thread_has_opened(raw_server: RawServer, backend: str) -> None:
+    """Cancelled when the answer is there but the task has not gone on yet, the call closes its connection."""
+    raw_server.answer(BEGUN, raw_server.hold)
+
+    async def main() -> None:
+        stream = AsyncClient(base_url=raw_server.url, protocol="web").stream("Hello")
+
+        async def read() -> None:
+            async with stream:
+                await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            while not raw_server.requests:
+                await anyio.sleep(0)
+            time.sleep(0.2)  # the loop is busy while the thread opens the stream
+            tasks.cancel_scope.cancel()
+        await no_socket_to(raw_server.port)
+
+    run(backend, main)
+
+
+@backends
+def test_cancelled_while_waiting_for_a_thread_to_read(
+    raw_server: RawServer, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a thread has to read the body, a task that is cancelled before there is one closes its connection."""
+    monkeypatch.setattr(GuardedConnection, "response_class", http.client.HTTPResponse)  # as with urllib3's fork
+    raw_server.answer(BEGUN, raw_server.hold)
+
+    async def main() -> None:
+        client = AsyncClient(base_url=raw_server.url, protocol="web", max_threads=1)
+        streams = [client.stream("Hello") for _ in range(2)]
+        for stream in streams:
+            assert await stream.__anext__() == "one"
+        async with anyio.create_task_group() as tasks:
+            for stream in streams:
+                tasks.start_soon(stream.__anext__)  # the first of them has the only thread
+                await anyio.sleep(0.05)
+            tasks.cancel_scope.cancel()
+        await no_socket_to(raw_server.port)
+
+    run(backend, main)
+
+
+@pytest.mark.parametrize("way", ["cancel", "forgetting it"])
+def test_a_stream_is_released_when_its_loop_stands_still(raw_server: RawServer, way: str) -> None:
+    """Between two runs of an event loop, as in a notebook, cancel() and forgetting a stream close its connection."""
+    raw_server.answer(BEGUN, raw_server.hold)
+    loop = asyncio.new_event_loop()
+    stream = AsyncClient(base_url=raw_server.url, protocol="web").stream("Hello")
+    assert loop.run_until_complete(stream.__anext__()) == "one"
+    if way == "cancel":
+        stream.cancel()
+    else:
+        del stream  # the thread that opened it may be about to forget it, too
+    wait_until(lambda: not sockets_to(raw_server.port))
+    loop.close()
+
+
+@backends
+def test_a_task_cancelled_while_a_bomb_is_unpacked_closes_its_connection(backend: str) -> None:
+    """Unpacking what has arrived lets the loop have its turns; a task cancelled in one of them ends its call."""
+    with LoopbackServer(["one"], faults=[Fault.gzip_bomb(150_000_000, after=0)]) as server:
+
+        async def main() -> None:
+            stream = AsyncClient("k", base_url=server.url).stream("Hello")
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+
+                    async def cancel_in_a_pause() -> None:
+                        while not stream._exchange.response:
+                            await anyio.sleep(0)
+                        await anyio.sleep(0.1)
+                        scope.cancel()
+
+                    tasks.start_soon(cancel_in_a_pause)
+                    async for _ in stream:
+                        pass
+            assert scope.cancelled_caught
+
+        run(backend, main)
+
+
+@pytest.mark.parametrize("face", ["sync", "asyncio", "trio"])
+def test_a_retried_stream_that_is_forgotten_is_closed(raw_server: RawServer, face: str) -> None:
+    """A failed attempt leaves nothing behind that holds the stream until garbage is collected."""
+    answers = iter([[EVENTS], [EVENTS + HI, raw_server.hold]])
+    raw_server.steps = lambda _: next(answers)  # type: ignore[assignment,return-value]
+    client = Client("k", base_url=raw_server.url, timeout=5, retry=Retry(2, backoff=0.001))
+
+    def read() -> None:
+        assert next(client.stream("Hello")) == "Hi"
+
+    async def read_async() -> None:
+        assert await client.as_async().stream("Hello").__anext__() == "Hi"
+        await no_socket_to(raw_server.port)
+
+    gc.disable()
+    try:
+        if face == "sync":
+            read()
+        else:
+            run(face, read_async)
+        assert len(raw_server.requests) == 2
+        wait_until(lambda: not sockets_to(raw_server.port))
+    finally:
+        gc.enable()

@@ -17,7 +17,7 @@ import anyio
 import psutil
 import pytest
 import trustme
-from conftest import RawServer, backends, run
+from conftest import RawServer, backends, run, sockets_to
 
 import chatanywhere
 from chatanywhere import AsyncClient, AsyncStream, Retry, StreamCancelledError
@@ -51,16 +51,6 @@ def at_work() -> bool:
     return False
 
 
-def sockets_to(port: int, *states: str) -> list[Any]:
-    """The connections of this process to a port, in these states or in any."""
-    return [
-        connection
-        for connection in psutil.Process().net_connections("tcp4")
-        if connection.raddr and connection.raddr.port == port and connection.fd != -1
-        if not states or connection.status in states
-    ]
-
-
 @pytest.fixture(params=["names", "connect", "TLS", "headers", "body", "body over TLS", "backoff"])
 def phase(
     request: pytest.FixtureRequest,
@@ -71,7 +61,6 @@ def phase(
 ) -> Iterator[Phase]:
     """Each of the phases in which a call can be stuck."""
     name = request.param
-    raw_port = int(raw_server.url.rpartition(":")[2])
     if name == "names":
         asked, released = threading.Event(), threading.Event()
         look_up = socket.getaddrinfo
@@ -91,14 +80,19 @@ def phase(
         yield Phase(name, full_port, lambda _: len(sockets_to(full_port, psutil.CONN_SYN_SENT)) > filling)
     elif name == "TLS":
         raw_server.read_requests = False
-        yield Phase(name, raw_port, lambda _: raw_server.connections == 1, base_url=f"https://127.0.0.1:{raw_port}")
+        yield Phase(
+            name,
+            raw_server.port,
+            lambda _: raw_server.connections == 1,
+            base_url=f"https://127.0.0.1:{raw_server.port}",
+        )
     elif name == "headers":
         raw_server.answer(raw_server.hold)
-        yield Phase(name, raw_port, lambda _: len(raw_server.requests) == 1)
+        yield Phase(name, raw_server.port, lambda _: len(raw_server.requests) == 1)
     elif name == "backoff":
         raw_server.answer(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n")
         retry = Retry(2, backoff=1e6, max_backoff=1e6)
-        yield Phase(name, raw_port, lambda _: len(raw_server.requests) == 1, retry=retry)
+        yield Phase(name, raw_server.port, lambda _: len(raw_server.requests) == 1, retry=retry)
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority = trustme.CA()

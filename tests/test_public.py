@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, str | None] = {
 LIBRARIES: dict[str, set[str]] = {
     "tenacity": {"_policy"},
     "anyio": {"_aio", "_receiver"},
+    "trio": {"_receiver"},  # only where it is running already
     "requests": {"_transport"},
     "urllib3": {"_exchange", "_transport"},
     "msgspec": {"_wire"},

@@ -1,0 +1,181 @@
+"""A cancel or a Ctrl-C at every single line: whichever it strikes, the call ends well and holds no connection."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Callable
+
+import pytest
+from conftest import RawServer, backends, run, sockets_to
+
+import chatanywhere
+from chatanywhere import AsyncClient, AsyncStream, Client, Stream, StreamCancelledError
+
+PACKAGE = str(Path(chatanywhere.__file__).parent)
+BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
+
+
+class Trap:
+    """Does something before the n-th line of the package that runs in this thread, as a signal handler may."""
+
+    def __init__(self, line: int, action: Callable[[], object]) -> None:
+        self.sprung = False
+        self._lines_left = line
+        self._action = action
+
+    def __enter__(self) -> Trap:
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line" and not self.sprung:
+            self._lines_left -= 1
+            if self._lines_left == 0:
+                self.sprung = True
+                self._action()
+        return self._trace
+
+
+def traps(action: Callable[[], object]) -> Iterator[Trap]:
+    """One for each line, until there is no such line."""
+    line, sprung = 0, True
+    while sprung:
+        line += 1
+        trap = Trap(line, action)
+        yield trap
+        sprung = trap.sprung
+    assert line > 100
+
+
+def ended_well(stream: Stream | AsyncStream, pieces: list[str], error: StreamCancelledError | None) -> bool:
+    """Whether the answer is complete, or the error tells of all that had arrived."""
+    text = "".join(pieces)
+    if error is None:
+        return text == stream.completion.text == "onetwothree"
+    return error.partial == stream.text and stream.text.startswith(text) and "onetwothree".startswith(stream.text)
+
+
+@pytest.fixture
+def server(raw_server: RawServer) -> Iterator[RawServer]:
+    """Answers "onetwothree" in three pieces; holding on to streams, it leaves no connection to garbage collection."""
+
+    def pause(_: object) -> None:
+        time.sleep(0.002)  # the reader waits by then, or does not: it must be right in both cases
+
+    raw_server.answer(BEGUN, pause, b"3\r\ntwo\r\n", pause, b"5\r\nthree\r\n0\r\n\r\n", None)
+    gc.disable()
+    try:
+        yield raw_server
+    finally:
+        gc.enable()
+
+
+def test_cancel_at_every_line(server: RawServer) -> None:
+    """A stream that is cancelled from a signal handler is complete or ends with StreamCancelledError, and is closed."""
+    client = Client(base_url=server.url, protocol="web", timeout=5)
+    streams: list[Stream] = []
+    for trap in traps(lambda: streams[-1].cancel()):
+        streams.append(client.stream("Hello"))
+        pieces: list[str] = []
+        error: StreamCancelledError | None = None
+        try:
+            with trap:
+                pieces.extend(streams[-1])
+        except StreamCancelledError as exc:
+            error = exc
+        assert ended_well(streams[-1], pieces, error)
+    assert client.complete("Hello").text == "onetwothree"
+    assert len(sockets_to(server.port)) <= 1  # in the pool
+
+
+def test_ctrl_c_at_every_line(server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KeyboardInterrupt comes through, the next call gets its own answer, and no socket outlives its stream."""
+    client = Client(base_url=server.url, protocol="web", timeout=5)
+    # What is raised while an object is deleted, Python can only print.
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def read(trap: Trap) -> None:
+        with trap, client.stream("Hello") as stream:
+            for _ in stream:
+                pass
+
+    for trap in traps(interrupt):
+        unraisable.clear()
+        try:
+            read(trap)
+        except KeyboardInterrupt:
+            assert trap.sprung
+        else:
+            assert not trap.sprung or len(unraisable) == 1
+        assert client.complete("Hello").text == "onetwothree"
+        assert len(sockets_to(server.port)) <= 1
+
+
+@backends
+def test_cancel_at_every_line_of_an_event_loop(server: RawServer, backend: str) -> None:
+    """An async stream that is cancelled from a signal handler is complete or ends with StreamCancelledError."""
+    streams: list[AsyncStream] = []
+
+    async def main() -> None:
+        client = AsyncClient(base_url=server.url, protocol="web", timeout=5)
+        for trap in traps(lambda: streams[-1].cancel()):
+            streams.append(client.stream("Hello"))
+            pieces: list[str] = []
+            error: StreamCancelledError | None = None
+            try:
+                with trap:
+                    async for piece in streams[-1]:
+                        pieces.append(piece)
+            except StreamCancelledError as exc:
+                error = exc
+            assert ended_well(streams[-1], pieces, error)
+        assert (await client.complete("Hello")).text == "onetwothree"
+        assert len(sockets_to(server.port)) <= 1
+
+    run(backend, main)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_ctrl_c_at_every_line_of_an_event_loop(server: RawServer, loop: str) -> None:
+    """Ctrl-C cancels the task, as asyncio has it: it ends as cancelled, nothing is logged, no socket stays open."""
+    streams: list[AsyncStream] = []
+    tasks: list[asyncio.Task[list[str]]] = []
+    logged: list[dict[str, Any]] = []
+
+    async def read() -> list[str]:
+        return [piece async for piece in streams[-1]]
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+        client = AsyncClient(base_url=server.url, protocol="web", timeout=5)
+        for trap in traps(lambda: tasks[-1].cancel()):
+            streams.append(client.stream("Hello"))
+            tasks.append(asyncio.create_task(read()))
+            try:
+                with trap:
+                    pieces = await tasks[-1]
+            except asyncio.CancelledError:
+                assert trap.sprung
+            else:
+                assert "".join(pieces) == "onetwothree"
+        assert (await client.complete("Hello")).text == "onetwothree"
+        assert len(sockets_to(server.port)) <= 1
+
+    run(loop, main)
+    assert logged == []
