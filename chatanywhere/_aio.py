@@ -33,9 +33,9 @@ T = TypeVar("T")
 _TLS_RECORD = 16384  # bytes; TLS gives out no more at a time (RFC 8446, section 5.1)
 
 
-# A limiter belongs to an event loop. Clients outlive loops, and loops outlive clients.
-_limiters: anyio.lowlevel.RunVar[WeakKeyDictionary[Workers, anyio.CapacityLimiter]] = anyio.lowlevel.RunVar(
-    "chatanywhere_limiters"
+# A semaphore belongs to an event loop. Clients outlive loops, and loops outlive clients.
+_semaphores: anyio.lowlevel.RunVar[WeakKeyDictionary[Workers, anyio.Semaphore]] = anyio.lowlevel.RunVar(
+    "chatanywhere_semaphores"
 )
 
 
@@ -51,45 +51,46 @@ class Workers:
 
     async def run(self, exchange: Exchange, function: Callable[[], T]) -> T:
         """Do a blocking part of a call in a thread; a cancelled task leaves at once, and the thread soon after."""
-        limiter = self._limiter()
-        slot = object()
+        free = self._free()
         try:
-            await self._acquire(exchange, limiter, slot)
+            await _acquire(free, exchange)
             try:
-                return await anyio.to_thread.run_sync(
-                    function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
-                )
+                # The program's own work in threads has a limiter too; this one is never waited for.
+                limiter = anyio.CapacityLimiter(1)
+                return await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=limiter)
             finally:
-                limiter.release_on_behalf_of(slot)
+                free.release()
         except ChatAnywhereError:
             raise
         except BaseException:
             exchange.cancel()  # what the thread waits for ends, and what it opened is closed
             raise
 
-    async def _acquire(self, exchange: Exchange, limiter: anyio.CapacityLimiter, slot: object) -> None:
-        """Wait for a free thread, within the call's limits."""
-        held = False
-        while not held:
-            with anyio.CancelScope() as scope:
-                exchange.wake = thread_safe(scope.cancel)
-                try:
-                    limit = exchange.check()
-                    scope.deadline = math.inf if limit is None else anyio.current_time() + limit
-                    await limiter.acquire_on_behalf_of(slot)
-                    held = True
-                finally:
-                    exchange.wake = None
+    def _free(self) -> anyio.Semaphore:
+        """Count the free threads on the event loop that is running."""
+        semaphores = _semaphores.get(None)
+        if semaphores is None:
+            semaphores = WeakKeyDictionary()
+            _semaphores.set(semaphores)
+        semaphore = semaphores.get(self)
+        if semaphore is None:
+            semaphore = semaphores[self] = anyio.Semaphore(self._size)
+        return semaphore
 
-    def _limiter(self) -> anyio.CapacityLimiter:
-        limiters = _limiters.get(None)
-        if limiters is None:
-            limiters = WeakKeyDictionary()
-            _limiters.set(limiters)
-        limiter = limiters.get(self)
-        if limiter is None:
-            limiter = limiters[self] = anyio.CapacityLimiter(self._size)
-        return limiter
+
+async def _acquire(semaphore: anyio.Semaphore, exchange: Exchange) -> None:
+    """Wait within the limits of a call, and only until it is cancelled."""
+    acquired = False
+    while not acquired:
+        with anyio.CancelScope() as scope:
+            exchange.wake = thread_safe(scope.cancel)
+            try:
+                limit = exchange.check()
+                scope.deadline = math.inf if limit is None else anyio.current_time() + limit
+                await semaphore.acquire()
+                acquired = True
+            finally:
+                exchange.wake = None
 
 
 class AsyncStream(BaseStream):
