@@ -357,6 +357,8 @@ class Fault:
     _headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
 
     def __post_init__(self) -> None:
+        _check_number("first", 1 if self.first is None else self.first)
+        _check_number("after", self.after)
         if self.first is not None and self.first < 1:
             raise ValueError(f"first={self.first}: a number of requests, 1 or more, or None for all")
         if not self.after >= 0:
@@ -586,18 +588,26 @@ def _place(name: str, places: Sequence[Place], at: Place | None, after: int | No
     return at, after or 0
 
 
+def _check_number(name: str, value: float) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+
+
 def check_seconds(name: str, value: float) -> None:
-    """Raise ValueError for what can't be waited for."""
+    """Raise ValueError for what can't be waited for, TypeError for what is no number."""
+    _check_number(name, value)
     if not 0 <= value <= threading.TIMEOUT_MAX:
         raise ValueError(f"{name}={value}: a number of seconds, 0 or more")
 
 
 def _check_size(size: int, least: int = 1) -> None:
+    _check_number("size", size)
     if size < least:
         raise ValueError(f"size={size}: a number of bytes, {least} or more")
 
 
 def _check_status(status: int) -> None:
+    _check_number("status", status)
     if not 400 <= status <= 599:
         raise ValueError(f"status={status}: an error's is from 400 to 599")
 

@@ -47,6 +47,11 @@ _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 # http.client tells the status of a proxy's refusal in words only.
 _TUNNEL_DENIED = "Tunnel connection failed: 407"
+_TLS_REMEDIES = {
+    "WRONG_VERSION_NUMBER": "perhaps the server has no TLS: use http:// in the URL then",
+    "CERTIFICATE_VERIFY_FAILED": "if a CA of your own made the certificate, name its file: verify='/path/to/ca.pem'",
+}
+"""By OpenSSL's names of the reasons."""
 
 
 class Answer:
@@ -335,7 +340,8 @@ def _opening_error(exc: BaseException, root: BaseException, host: str) -> ChatAn
             hint="The proxy wants to know who you are: proxy=http://user:password@host:port.",
         )
     proxied = " through the proxy" if has(requests.exceptions.ProxyError, urllib3.exceptions.ProxyError) else ""
-    return APIConnectionError(f"no connection to {host}{proxied}: {_words(root)}")
+    remedy = _TLS_REMEDIES.get(getattr(root, "reason", "")) if isinstance(root, ssl.SSLError) else None
+    return APIConnectionError(f"no connection to {host}{proxied}: {_words(root)}" + (f"\n{remedy}" if remedy else ""))
 
 
 def _interruption(exc: BaseException) -> ChatAnywhereError:

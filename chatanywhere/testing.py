@@ -117,7 +117,7 @@ class LoopbackServer:
         connections: how many connections have been accepted so far.
 
     Raises:
-        TypeError: `replies` is a single str, or one of `faults` is no `Fault`.
+        TypeError: `replies` is a single str or no replies at all, or `faults` is not an iterable of `Fault`.
         ValueError: `delay` is negative, or too long to wait for.
     """
 
@@ -132,6 +132,8 @@ class LoopbackServer:
     ) -> None:
         if isinstance(replies, (str, Fault)):
             raise TypeError("replies is an iterable of replies: for one reply, pass [reply]")
+        if not (replies is None or callable(replies) or isinstance(replies, Iterable)):
+            raise TypeError(f"replies must be an iterable of replies or a function, not {type(replies).__name__}")
         check_seconds("delay", delay)
         self.requests: list[Request] = []
         self.connections = 0
@@ -156,6 +158,8 @@ class LoopbackServer:
 
     @faults.setter
     def faults(self, faults: Iterable[Fault]) -> None:
+        if isinstance(faults, Fault):
+            raise TypeError("faults is an iterable of faults: for one fault, pass [fault]")
         self._faults = tuple(faults)
         for fault in self._faults:
             if not isinstance(fault, Fault):

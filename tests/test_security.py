@@ -497,10 +497,18 @@ def test_an_argument_decides_whom_to_trust_then_the_environment(
         if trusted:
             assert client.complete("Hello").text == "Hi"
         else:
-            with pytest.raises(APIConnectionError, match=r"(?i)certificate") as caught:
+            with pytest.raises(APIConnectionError, match=r"(?is)certificate.*verify='/path/to/ca.pem'") as caught:
                 client.complete("Hello")
             assert server.requests == []
             assert caught.value.attempts == 1  # it would not be another one the next time
+
+
+def test_tls_where_there_is_none_says_so() -> None:
+    """The error for https:// to a server that speaks http:// names the remedy."""
+    with LoopbackServer() as server:
+        client = Client(KEY, base_url=server.url.replace("http:", "https:"), retry=None)
+        with pytest.raises(APIConnectionError, match="use http://"):
+            client.complete("Hello")
 
 
 def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:

@@ -510,9 +510,11 @@ def test_scripted_replies_are_each_given_once(no_thread_left: None) -> None:
 
 
 def test_a_single_str_is_not_taken_for_a_script() -> None:
-    """A str in place of an iterable of replies would be spelt out, so it is an error."""
+    """A str in place of an iterable of replies would be spelt out, so it is an error; so is what is no reply."""
     with pytest.raises(TypeError, match=r"\[reply\]"):
         LoopbackServer("Hello")
+    with pytest.raises(TypeError, match="not int"):
+        LoopbackServer(5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("delay", [-1, float("inf"), float("nan")])

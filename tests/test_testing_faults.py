@@ -888,7 +888,7 @@ def test_a_single_fault_is_no_script() -> None:
     """One fault in place of an iterable of replies, or of faults, is an error at once."""
     with pytest.raises(TypeError, match=r"\[reply\]"):
         LoopbackServer(Fault.timeout())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="not iterable"):
+    with pytest.raises(TypeError, match=r"\[fault\]"):
         LoopbackServer(faults=Fault.timeout())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"methods of Fault, and is not 'timeout'"):
         LoopbackServer(faults=["timeout"])  # type: ignore[list-item]
@@ -1054,6 +1054,22 @@ def test_connections_are_counted() -> None:
 def test_what_makes_no_sense_is_refused(make: Callable[[], Fault], message: str) -> None:
     """A place or a number that makes no sense is an error when the fault is made, and names those that do."""
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Fault.status("503"), "status must be a number, not str"),  # type: ignore[arg-type]
+        (lambda: Fault.latency("1 s"), "seconds must be a number, not str"),  # type: ignore[arg-type]
+        (lambda: Fault.limit_data(None), "size must be a number, not NoneType"),  # type: ignore[arg-type]
+        (lambda: Fault.timeout(first=True), "first must be a number, not bool"),
+        (lambda: Fault.bad_json(after="2"), "after must be a number, not str"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_number_is_refused(make: Callable[[], Fault], message: str) -> None:
+    """A fault is not made with what is no number, and the error names the argument."""
+    with pytest.raises(TypeError, match=message):
         make()
 
 
