@@ -208,7 +208,8 @@ def imports(client: str) -> Sample:
 
     def run(code: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", code], check=True)
+        # Isolated: of what is installed, compiled, rather than of the directory that this is run in.
+        subprocess.run([sys.executable, "-I", "-c", code], check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
