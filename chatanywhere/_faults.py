@@ -357,10 +357,11 @@ class Fault:
     _headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
 
     def __post_init__(self) -> None:
-        _check_number("first", 1 if self.first is None else self.first)
+        if self.first is not None:
+            _check_number("first", self.first)
+            if self.first < 1:
+                raise ValueError(f"first={self.first}: a number of requests, 1 or more, or None for all")
         _check_number("after", self.after)
-        if self.first is not None and self.first < 1:
-            raise ValueError(f"first={self.first}: a number of requests, 1 or more, or None for all")
         if not self.after >= 0:
             raise ValueError(f"after={self.after}: a number of pieces, 0 or more")
 

@@ -53,18 +53,15 @@ class AnyioReceiver:
 
 
 class AsyncioReceiver:
-    """Receives on the asyncio loop that it was made on.
+    """Receives on an asyncio loop.
 
     Raises:
-        RuntimeError: it was not made in a task of such a loop.
         NotImplementedError: this kind of loop can't wait for sockets.
     """
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, loop: asyncio.AbstractEventLoop) -> None:
         assert answer.waitable is not None
-        self._loop = asyncio.get_running_loop()
-        if asyncio.current_task() is None:
-            raise RuntimeError("not a task of asyncio: trio may be the guest of this loop")
+        self._loop = loop
         self.answer = answer
         self._receive = answer.receive_nowait
         self._descriptor = answer.waitable.fileno()
@@ -174,20 +171,17 @@ Receiver = Union[AnyioReceiver, AsyncioReceiver]
 
 def receiver(answer: Answer) -> Receiver:
     """Return the best one for the event loop that is running. The answer is `waitable`."""
-    try:
-        return AsyncioReceiver(answer)
-    except (RuntimeError, NotImplementedError):
-        return AnyioReceiver(answer)
+    loop = _asyncio_loop()
+    if loop is not None:
+        with suppress(NotImplementedError):
+            return AsyncioReceiver(answer, loop)
+    return AnyioReceiver(answer)
 
 
 def thread_safe(function: Callable[[], object]) -> Callable[[], None]:
     """Make of a function for the event loop that is running one that any thread, or a signal handler, may call."""
-    try:
-        loop = asyncio.get_running_loop()
-        on_asyncio = asyncio.current_task() is not None
-    except RuntimeError:
-        on_asyncio = False
-    if not on_asyncio:
+    loop = _asyncio_loop()
+    if loop is None:
         import trio
 
         return functools.partial(trio.lowlevel.current_trio_token().run_sync_soon, function)
@@ -197,3 +191,12 @@ def thread_safe(function: Callable[[], object]) -> Callable[[], None]:
             loop.call_soon_threadsafe(function)
 
     return call
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop whose task is running; None where that is trio's, which may be the guest of an asyncio loop."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return None if asyncio.current_task() is None else loop

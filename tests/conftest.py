@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import os
 import socket
+import termios
 import threading
 import time
 from collections import Counter
@@ -18,12 +20,16 @@ import psutil
 import pytest
 
 from chatanywhere import AsyncClient, ChatAnywhereError, Client
+from chatanywhere._faults import Wire
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # the machines are noisy
 hypothesis.settings.load_profile("no deadline")
 
 FORK = importlib.util.find_spec("urllib3_future") is not None
 """Whether urllib3's files have been replaced by those of urllib3-future, as installing niquests does."""
+
+BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
+"""The head and the first piece of an answer of the web protocol."""
 
 Step = Optional[Union[bytes, Callable[[socket.socket], None]]]
 """Bytes to send, something to do with the connection, or None: keep it open for another request."""
@@ -158,6 +164,29 @@ def sockets_to(port: int, *states: str) -> list[Any]:
         if connection.raddr and connection.raddr.port == port and connection.fd != -1
         if not states or connection.status in states
     ]
+
+
+@pytest.fixture
+def pieces_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loopback servers wait with a piece until the one before has been read, so that no two are read as one."""
+    pause = Wire.wait
+
+    def wait(wire: Wire, seconds: float) -> None:
+        reader = wire._connection.getpeername()[1]
+        while _has_unread_bytes(reader) and not wire._closing.wait(0.001):
+            pass
+        pause(wire, seconds)
+
+    monkeypatch.setattr(Wire, "wait", wait)
+
+
+def _has_unread_bytes(port: int) -> bool:
+    """Whether something has arrived at this port, a connection's of this process, and has not been received."""
+    for connection in psutil.Process().net_connections("tcp4"):
+        if connection.laddr.port == port and connection.fd != -1:
+            with contextlib.suppress(OSError):  # closed in between
+                return any(fcntl.ioctl(connection.fd, termios.FIONREAD, bytes(4)))
+    return False
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from typing import Callable
 
 import anyio
 import pytest
-from conftest import RawServer, backends, run, sockets_to
+from conftest import BEGUN, RawServer, backends, run, sockets_to
 
 from chatanywhere import (
     APITimeoutError,
@@ -36,7 +36,6 @@ from chatanywhere import (
 from chatanywhere._exchange import GuardedConnection
 from chatanywhere.testing import Fault, LoopbackServer
 
-BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 HI = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
 

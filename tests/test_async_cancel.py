@@ -17,14 +17,13 @@ import anyio
 import psutil
 import pytest
 import trustme
-from conftest import RawServer, backends, run, sockets_to
+from conftest import BEGUN, RawServer, backends, run, sockets_to
 
 import chatanywhere
 from chatanywhere import AsyncClient, AsyncStream, Retry, StreamCancelledError
 from chatanywhere.testing import Fault, LoopbackServer
 
 PACKAGE = {str(path) for path in Path(chatanywhere.__file__).parent.glob("_*.py") if path.stem != "_faults"}
-BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
 
 
 class Phase:

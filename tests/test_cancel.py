@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from typing import Callable
 
 import pytest
-from conftest import RawServer
+from conftest import BEGUN, RawServer
 
 from chatanywhere import Client, Retry, StreamCancelledError
 
-BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 FAILS = (
     EVENTS.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"0\r\n\r\n"

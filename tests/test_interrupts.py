@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
 import time
@@ -12,13 +13,12 @@ from types import FrameType
 from typing import Any, Callable
 
 import pytest
-from conftest import RawServer, backends, run, sockets_to
+from conftest import BEGUN, RawServer, backends, run, sockets_to
 
 import chatanywhere
 from chatanywhere import AsyncClient, AsyncStream, Client, Stream, StreamCancelledError
 
 PACKAGE = str(Path(chatanywhere.__file__).parent)
-BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
 
 
 class Trap:
@@ -59,12 +59,22 @@ def traps(action: Callable[[], object]) -> Iterator[Trap]:
     assert line > 100
 
 
-def ended_well(stream: Stream | AsyncStream, pieces: list[str], error: StreamCancelledError | None) -> bool:
-    """Whether the answer is complete, or the error tells of all that had arrived."""
-    text = "".join(pieces)
+@contextlib.contextmanager
+def ending_well(stream: Stream | AsyncStream, trap: Trap) -> Iterator[list[str]]:
+    """The pieces that are read with the trap set are the whole answer, or the error tells of all that had arrived."""
+    pieces: list[str] = []
+    error: StreamCancelledError | None = None
+    try:
+        with trap:
+            yield pieces
+    except StreamCancelledError as exc:
+        error = exc
     if error is None:
-        return text == stream.completion.text == "onetwothree"
-    return error.partial == stream.text and stream.text.startswith(text) and "onetwothree".startswith(stream.text)
+        assert "".join(pieces) == stream.completion.text == "onetwothree"
+    else:
+        assert error.partial == stream.text
+        assert stream.text.startswith("".join(pieces))
+        assert "onetwothree".startswith(stream.text)
 
 
 @pytest.fixture
@@ -88,14 +98,8 @@ def test_cancel_at_every_line(server: RawServer) -> None:
     streams: list[Stream] = []
     for trap in traps(lambda: streams[-1].cancel()):
         streams.append(client.stream("Hello"))
-        pieces: list[str] = []
-        error: StreamCancelledError | None = None
-        try:
-            with trap:
-                pieces.extend(streams[-1])
-        except StreamCancelledError as exc:
-            error = exc
-        assert ended_well(streams[-1], pieces, error)
+        with ending_well(streams[-1], trap) as pieces:
+            pieces.extend(streams[-1])
     assert client.complete("Hello").text == "onetwothree"
     assert len(sockets_to(server.port)) <= 1  # in the pool
 
@@ -136,15 +140,9 @@ def test_cancel_at_every_line_of_an_event_loop(server: RawServer, backend: str) 
         client = AsyncClient(base_url=server.url, protocol="web", timeout=5)
         for trap in traps(lambda: streams[-1].cancel()):
             streams.append(client.stream("Hello"))
-            pieces: list[str] = []
-            error: StreamCancelledError | None = None
-            try:
-                with trap:
-                    async for piece in streams[-1]:
-                        pieces.append(piece)
-            except StreamCancelledError as exc:
-                error = exc
-            assert ended_well(streams[-1], pieces, error)
+            with ending_well(streams[-1], trap) as pieces:
+                async for piece in streams[-1]:
+                    pieces.append(piece)
         assert (await client.complete("Hello")).text == "onetwothree"
         assert len(sockets_to(server.port)) <= 1
 
