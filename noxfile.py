@@ -17,7 +17,7 @@ def tests(session: nox.Session) -> None:
 def fork(session: nox.Session) -> None:
     """Limits, cancelling and faults with urllib3-future in urllib3's place, where niquests puts it."""
     session.install(".[test]", "niquests")
-    files = ["tests/test_deadline.py", "tests/test_cancel.py", "tests/test_faults.py"]
+    files = ["tests/http/test_deadline.py", "tests/test_cancel.py", "tests/test_fault_matrix.py"]
     # urllib3-future itself warns of sockets that it leaves to garbage collection.
     session.run("python", "-m", "pytest", "--no-cov", "-o", "filterwarnings=", *files, *session.posargs)
 

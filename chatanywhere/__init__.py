@@ -39,7 +39,7 @@ from ._types import Completion, Finished, ReasoningDelta, Started, TextDelta, To
 from .provider import AsyncGeneratorProvider, ChatAnywhere, ChatAnywhereAPI
 
 if TYPE_CHECKING:
-    from ._aio import AsyncClient, AsyncStream
+    from ._async_client import AsyncClient, AsyncStream
 
 __version__ = "0.1.0"
 
@@ -87,9 +87,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # anyio is imported by those who use it.
     if name in ("AsyncClient", "AsyncStream"):
-        from . import _aio
+        from . import _async_client
 
-        return getattr(_aio, name)
+        return getattr(_async_client, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -12,10 +12,10 @@ from ._errors import (
     ChatAnywhereError,
     StreamCancelledError,
 )
-from ._exchange import Exchange
+from ._http.connections import Exchange
+from ._http.transport import Answer, Transport
 from ._policy import Retry, Timeout
-from ._transport import Answer, Transport
-from ._wire import Decoder, Wire, error_from
+from ._protocols.openai import Decoder, Wire, error_from
 
 _USER_AGENT = "chatanywhere-python"
 

@@ -16,14 +16,14 @@ from urllib.parse import SplitResult, urlsplit
 
 from ._call import Call, Service
 from ._errors import AuthenticationError, ProtocolError
+from ._http.transport import Transport, checked_proxy
 from ._policy import Retry, RetryLike, Timeout, TimeoutLike
+from ._protocols.openai import KEY_PAGE, WIRES, Wire, conversation
 from ._stream import Stream
-from ._transport import Transport, checked_proxy
 from ._types import Completion, Messages
-from ._wire import KEY_PAGE, WIRES, Wire, conversation
 
 if TYPE_CHECKING:
-    from ._aio import AsyncClient
+    from ._async_client import AsyncClient
 
 
 class _Default:
@@ -212,7 +212,7 @@ class Client:
 
     def as_async(self, *, max_threads: int = 40) -> AsyncClient:
         """Return an `AsyncClient` that shares this client's settings and connections."""
-        from ._aio import AsyncClient
+        from ._async_client import AsyncClient
 
         return AsyncClient.from_sync(self, max_threads=max_threads)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ._body import Body
 from ._errors import ChatAnywhereError
+from ._http.body import Body
+from ._protocols.openai import Decoder
 from ._types import Completion, Event, Finished, ReasoningDelta, Started, TextDelta, ToolCall, ToolCallDelta, Usage
-from ._wire import Decoder
 
 
 class Reply:

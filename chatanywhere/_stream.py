@@ -11,8 +11,8 @@ from typing import NoReturn
 
 from ._call import Call
 from ._errors import ChatAnywhereError, StreamCancelledError
+from ._http.transport import Answer
 from ._reply import Reply
-from ._transport import Answer
 from ._types import Completion, Event, TextDelta
 
 

@@ -120,8 +120,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from . import ChatAnywhere, Client
+    from ._protocols.openai import KEY_PAGE
     from ._types import Messages
-    from ._wire import KEY_PAGE
     from .testing import LoopbackServer
 
     with LoopbackServer(delay=arguments.delay) as server:

@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._client import DEFAULT, Client
+from ._protocols.openai import WIRES
 from ._types import Messages
-from ._wire import WIRES
+from .typing import AsyncResult, CreateResult
 
 if TYPE_CHECKING:
-    from ._aio import AsyncStream, Workers
-    from .typing import AsyncResult, CreateResult
+    from ._async_client import AsyncStream, Workers
 
 _FOR_THE_CLIENT = frozenset(
     ("api_key", "base_url", "headers", "max_response_bytes", "proxy", "retry", "timeout", "verify")
@@ -133,7 +133,7 @@ class _ClientProvider(AsyncGeneratorProvider):
     @classmethod
     def _generate(cls, model: str, messages: Messages, **arguments: Any) -> AsyncResult:
         def ask() -> AsyncStream:
-            from ._aio import AsyncStream
+            from ._async_client import AsyncStream
 
             client, options = cls._split(arguments)
             call = client._call(messages, model or None, DEFAULT, DEFAULT, None, options)
@@ -145,12 +145,12 @@ class _ClientProvider(AsyncGeneratorProvider):
 @functools.cache
 def _workers() -> Workers:
     """The worker threads of all calls: each has a client of its own."""
-    from ._aio import Workers
+    from ._async_client import Workers
 
     return Workers(40)
 
 
-class _Pieces(AsyncGenerator[str, None]):
+class _Pieces(AsyncResult):
     """An async generator that may also be awaited.
 
     Written out rather than made by a generator function, so that no event loop has to finalise it: it may be

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Iterator
-from typing import Protocol
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Generator, Iterator
 
 from ._types import Event, Message, Messages
 
 __all__ = ["AsyncResult", "CreateResult", "Event", "Message", "Messages"]
 
 
-class AsyncResult(AsyncGenerator[str, None], Awaitable[AsyncGenerator[str, None]], Protocol):
+class AsyncResult(AsyncGenerator[str, None]):
     """What `create_async_generator` returns: iterate it, or await it first and then iterate it."""
+
+    @abstractmethod
+    def __await__(self) -> Generator[None, None, AsyncGenerator[str, None]]:
+        """Return the generator itself, at once."""
 
 
 CreateResult = Iterator[str]

@@ -13,10 +13,10 @@ import sys
 import atheris
 
 with atheris.instrument_imports():
-    from chatanywhere._body import Body
     from chatanywhere._errors import ChatAnywhereError
+    from chatanywhere._http.body import Body
+    from chatanywhere._protocols.openai import WIRES
     from chatanywhere._reply import Reply
-    from chatanywhere._wire import WIRES
 
 LIMIT = 1 << 20
 FRAMINGS = ({}, {"transfer-encoding": "chunked"}, {"content-length": "40"})

@@ -17,13 +17,14 @@ import anyio
 import psutil
 import pytest
 import trustme
-from conftest import BEGUN, RawServer, backends, run, sockets_to
+from faces import backends, run
+from raw_server import BEGUN, RawServer, sockets_to
 
 import chatanywhere
 from chatanywhere import AsyncClient, AsyncStream, Retry, StreamCancelledError
 from chatanywhere.testing import Fault, LoopbackServer
 
-PACKAGE = {str(path) for path in Path(chatanywhere.__file__).parent.glob("_*.py") if path.stem != "_faults"}
+PACKAGE = {str(path) for path in Path(chatanywhere.__file__).parent.rglob("*.py") if path.parent.name != "testing"}
 
 
 class Phase:

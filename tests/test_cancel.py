@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Callable
 
 import pytest
-from conftest import BEGUN, RawServer
+from raw_server import BEGUN, RawServer
 
 from chatanywhere import Client, Retry, StreamCancelledError
 
@@ -192,7 +192,7 @@ def test_ctrl_c_while_decoding_is_no_end(raw_server: RawServer, monkeypatch: pyt
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("chatanywhere._wire._TextDecoder.feed", interrupt)
+        patch.setattr("chatanywhere._protocols.openai._TextDecoder.feed", interrupt)
         with pytest.raises(KeyboardInterrupt):
             next(stream)
     with pytest.raises(StreamCancelledError):

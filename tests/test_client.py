@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import responses
-from conftest import Face, RawServer
+from faces import Face
+from raw_server import RawServer
 
 from chatanywhere import (
     AuthenticationError,

@@ -18,7 +18,7 @@ import requests
 import responses
 import urllib3
 import urllib3.exceptions
-from conftest import RawServer
+from raw_server import RawServer
 
 import chatanywhere
 from chatanywhere import (

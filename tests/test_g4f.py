@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RawServer
+from raw_server import RawServer
 
 from chatanywhere import AuthenticationError, ChatAnywhere, ChatAnywhereAPI, InternalServerError
 from chatanywhere.testing import Fault, LoopbackServer

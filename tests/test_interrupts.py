@@ -13,7 +13,8 @@ from types import FrameType
 from typing import Any, Callable
 
 import pytest
-from conftest import BEGUN, RawServer, backends, run, sockets_to
+from faces import backends, run
+from raw_server import BEGUN, RawServer, sockets_to
 
 import chatanywhere
 from chatanywhere import AsyncClient, AsyncStream, Client, Stream, StreamCancelledError

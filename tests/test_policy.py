@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from conftest import RawServer
+from raw_server import RawServer
 
 from chatanywhere import (
     APIConnectionError,

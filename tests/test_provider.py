@@ -11,7 +11,8 @@ from typing import Any
 
 import anyio
 import pytest
-from conftest import BEGUN, RawServer, backends, run
+from faces import backends, run
+from raw_server import BEGUN, RawServer
 
 from chatanywhere import (
     APITimeoutError,

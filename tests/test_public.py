@@ -19,56 +19,73 @@ ANY = None
 MAY_IMPORT: dict[str, str | None] = {
     "_errors": "",
     "_types": "",
-    "_sse": "",
-    "_talker": "",
-    "_faults": "",
     "_policy": "_errors",
-    "_body": "_errors",
-    "_wire": "_errors _types _sse",
-    "_exchange": "_errors _policy",
-    "_socks": "_exchange",
-    "_transport": "_errors _body _exchange _socks",
-    "_reply": "_errors _types _body _wire",
-    "_call": "_errors _policy _wire _exchange _transport",
-    "_stream": "_errors _types _reply _transport _call",
-    "_client": "_errors _types _policy _wire _transport _call _stream _aio",  # the last for as_async() only
-    "_receiver": "_errors _transport",
-    "_aio": "_errors _types _policy _exchange _transport _call _stream _client _receiver",
+    "_http": "",
+    "_http.body": "_errors",
+    "_http.connections": "_errors _policy",
+    "_http.socks": "_http.connections",
+    "_http.transport": "_errors _http.body _http.connections _http.socks",
+    "_http.receiver": "_errors _http.transport",
+    "_protocols": "",
+    "_protocols.sse": "",
+    "_protocols.openai": "_errors _types _protocols.sse",
+    "_reply": "_errors _types _http.body _protocols.openai",
+    "_call": "_errors _policy _http.connections _http.transport _protocols.openai",
+    "_stream": "_errors _types _reply _http.transport _call",
+    "_client": "_errors _types _policy _http.transport _protocols.openai _call _stream _async_client",
+    "_async_client": "_errors _types _policy _http.connections _http.transport _http.receiver _call _stream _client",
     "typing": "_types",
-    "provider": "_types _wire _client _aio typing",
-    "testing": "_talker _faults",
+    "provider": "_types _protocols.openai _client _async_client typing",
+    "testing": "testing.server testing.faults",
+    "testing.talker": "",
+    "testing.faults": "",
+    "testing.server": "testing.talker testing.faults",
     "cli": ANY,
-    "__init__": ANY,
+    "": ANY,
     "__main__": ANY,
 }
+"""By dotted names below `chatanywhere`; `""` is the package itself."""
 
 LIBRARIES: dict[str, set[str]] = {
     "tenacity": {"_policy"},
-    "anyio": {"_aio", "_receiver"},
-    "trio": {"_receiver"},  # only where it is running already
-    "requests": {"_transport"},
-    "urllib3": {"_exchange", "_transport"},
-    "msgspec": {"_wire"},
-    "orjson": {"_wire"},
-    "socks": {"_socks", "_transport"},  # the second looks whether it is there
+    "anyio": {"_async_client", "_http.receiver"},
+    "trio": {"_http.receiver"},  # only where it is running already
+    "requests": {"_http.transport"},
+    "urllib3": {"_http.connections", "_http.transport"},
+    "msgspec": {"_protocols.openai"},
+    "orjson": {"_protocols.openai"},
+    "socks": {"_http.socks", "_http.transport"},  # the second looks whether it is there
 }
 
+FILES = {
+    ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix("."): file
+    for file in PACKAGE.rglob("*.py")
+}
+"""The package's files by their dotted names."""
 
-def imports(file: Path) -> tuple[set[str], set[str]]:
+
+def imports(name: str) -> tuple[set[str], set[str]]:
     """The files of the package, and the libraries, that a file imports anywhere in it."""
     ours: set[str] = set()
     others: set[str] = set()
+    file = FILES[name]
+    package = file.parent.relative_to(PACKAGE.parent).parts
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            ours |= {node.module} if node.module else {alias.name for alias in node.names}
-        elif isinstance(node, (ast.ImportFrom, ast.Import)):
-            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            for module in modules:
-                first, _, rest = module.partition(".")
-                if first == "chatanywhere":  # the same file by its long name
-                    ours.add(rest or "__init__")
-                else:
-                    others.add(first)
+        modules: list[str] = []
+        if isinstance(node, ast.ImportFrom):
+            base = (*package[: len(package) + 1 - node.level],) if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            submodules = [f"{module}.{alias.name}" for alias in node.names]
+            found = [each for each in submodules if each.partition(".")[2] in FILES]
+            modules = found or [module]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        for module in modules:
+            first, _, rest = module.partition(".")
+            if first == "chatanywhere":
+                ours.add(rest)
+            else:
+                others.add(first)
     return ours, others
 
 
@@ -100,8 +117,8 @@ def test_importing_the_package_imports_none_of_its_lazy_files() -> None:
     """`import chatanywhere` loads neither the async face nor the loopback server, and their names still work."""
     code = (
         "import sys, chatanywhere\n"
-        "lazy = ['chatanywhere._aio', 'chatanywhere.testing', 'chatanywhere._faults', 'chatanywhere._talker',\n"
-        "        'chatanywhere.cli', 'chatanywhere._socks']\n"
+        "lazy = ['_async_client', 'testing', 'testing.faults', 'testing.talker', 'cli', '_http.socks']\n"
+        "lazy = [f'chatanywhere.{name}' for name in lazy]\n"
         "print(*[name for name in lazy if name in sys.modules])\n"
         "from chatanywhere import *\n"
         "print(*[name for name in chatanywhere.__all__ if name not in globals()])\n"
@@ -111,27 +128,26 @@ def test_importing_the_package_imports_none_of_its_lazy_files() -> None:
     assert output == "\n\nAsyncClient AsyncStream\n"
 
 
-@pytest.mark.skipif(sys.version_info < (3, 10), reason="sys.stdlib_module_names is new in 3.10")
 def test_the_package_needs_no_library_but_those_it_names() -> None:
     """Every import is the package's own, the standard library's, or one of the table's."""
-    used = set().union(*(imports(file)[1] for file in PACKAGE.glob("*.py")))
+    used = set().union(*(imports(name)[1] for name in FILES))
     assert used - set(sys.stdlib_module_names) == set(LIBRARIES)
 
 
 def test_every_file_has_its_row() -> None:
     """The table of imports names the files that there are, and no others."""
-    assert set(MAY_IMPORT) == {file.stem for file in PACKAGE.glob("*.py")}
+    assert set(MAY_IMPORT) == set(FILES)
 
 
-@pytest.mark.parametrize("file", sorted(PACKAGE.glob("*.py")), ids=lambda file: file.stem)
-def test_imports_point_one_way(file: Path) -> None:
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_imports_point_one_way(name: str) -> None:
     """Each file imports only those that it may know, and each library has its file."""
-    ours, others = imports(file)
-    allowed = MAY_IMPORT[file.stem]
+    ours, others = imports(name)
+    allowed = MAY_IMPORT[name]
     if allowed is not ANY:
         assert ours <= set(allowed.split())
     for library, files in LIBRARIES.items():
-        assert library not in others or file.stem in files
+        assert library not in others or name in files
 
 
 ONLY_BLOCKING = {

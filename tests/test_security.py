@@ -21,7 +21,7 @@ from typing import Any, Callable
 
 import pytest
 import trustme
-from conftest import RawServer
+from raw_server import RawServer
 from urllib3.exceptions import InsecureRequestWarning
 
 from chatanywhere import (

@@ -13,12 +13,13 @@ from unittest import mock
 import msgspec  # noqa: F401  here, because it can't be loaded a second time
 import orjson  # noqa: F401
 import pytest
+from decoding import CHUNKS, Decoded, chunk, openai, sse
 from hypothesis import given
 from hypothesis import strategies as st
-from test_wire import CHUNKS, Decoded, chunk, openai, sse
 
-from chatanywhere import ProtocolError, TextDelta, _wire
-from chatanywhere._body import Body
+from chatanywhere import ProtocolError, TextDelta
+from chatanywhere._http.body import Body
+from chatanywhere._protocols import openai as wire
 from chatanywhere._reply import Reply
 
 READERS = ["msgspec", "orjson", None]
@@ -29,11 +30,11 @@ def installed(reader: str | None) -> Iterator[None]:
     """Let this be the only fast reader of JSON there is."""
     hidden = {name: None for name in ("msgspec", "orjson") if name != reader}
     with mock.patch.dict(sys.modules, hidden):
-        _wire._fastest_loads.cache_clear()
+        wire._fastest_loads.cache_clear()
         try:
             yield
         finally:
-            _wire._fastest_loads.cache_clear()
+            wire._fastest_loads.cache_clear()
 
 
 def decoded(content: bytes, content_type: str) -> list[tuple[Any, ...]]:
@@ -86,15 +87,15 @@ def test_a_reader_of_json_may_raise_what_it_likes() -> None:
     """What is wrong is told as without it; the errors of an older msgspec are no ValueErrors."""
     decode = mock.Mock(side_effect=type("DecodeError", (Exception,), {}))
     with mock.patch.dict(sys.modules, {"msgspec": mock.Mock(json=mock.Mock(decode=decode))}):
-        _wire._fastest_loads.cache_clear()
+        wire._fastest_loads.cache_clear()
         found = openai(sse(chunk(content="a")) + b"data: {\n\n")
-        _wire._fastest_loads.cache_clear()
+        wire._fastest_loads.cache_clear()
     assert found.events[1:] == [TextDelta("a")]
     assert type(found.error) is ProtocolError
     assert decode.call_count == 2
 
 
-def calls_for(content: bytes, decoder: _wire.Decoder) -> int:
+def calls_for(content: bytes, decoder: wire.Decoder) -> int:
     """How many functions of Python are called to make events of this content, chunk framing included."""
     reply = Reply()
     reply.begin(Body({"transfer-encoding": "chunked"}, limit=None), decoder)
@@ -124,19 +125,19 @@ EVENT = sse(chunk(content="token "))
 def test_a_burst_of_events_needs_few_calls(reader: str | None) -> None:
     """An event among many costs at most three calls: one that takes it in, two for the standard library's JSON."""
     with installed(reader):
-        calls = calls_for(framed(EVENT) * 1000, _wire.WIRES["openai"].decoder("text/event-stream"))
+        calls = calls_for(framed(EVENT) * 1000, wire.WIRES["openai"].decoder("text/event-stream"))
     assert calls <= 1000 * (1 if reader else 3) + 50
 
 
 def test_a_burst_of_text_needs_few_calls() -> None:
     """A chunk of text among many costs none of its own."""
-    assert calls_for(framed(b"token ") * 1000, _wire.WIRES["web"].decoder("text/plain")) <= 50
+    assert calls_for(framed(b"token ") * 1000, wire.WIRES["web"].decoder("text/plain")) <= 50
 
 
 @pytest.mark.parametrize(("protocol", "most"), [("openai", 26), ("web", 16)])
 def test_a_single_piece_needs_few_calls(protocol: str, most: int) -> None:
     """A piece that comes alone costs this many calls, whatever came before it."""
-    decoder = _wire.WIRES[protocol].decoder("text/event-stream" if protocol == "openai" else "text/plain")
+    decoder = wire.WIRES[protocol].decoder("text/event-stream" if protocol == "openai" else "text/plain")
     assert calls_for(framed(EVENT if protocol == "openai" else b"token "), decoder) <= most
 
 
@@ -154,8 +155,8 @@ def test_importing_the_client_adds_these_modules() -> None:
     assert ours == [
         "chatanywhere",
         *(f"chatanywhere.{name}" for name in (
-            "_body", "_call", "_client", "_errors", "_exchange", "_policy", "_reply", "_sse", "_stream", "_transport",
-            "_types", "_wire", "provider",
+            "_call", "_client", "_errors", "_http", "_http.body", "_http.connections", "_http.transport", "_policy",
+            "_protocols", "_protocols.openai", "_protocols.sse", "_reply", "_stream", "_types", "provider", "typing",
         )),
     ]  # fmt: skip
     # The last ones come with dataclasses.

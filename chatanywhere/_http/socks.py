@@ -7,7 +7,7 @@ from typing import Any
 
 import socks
 
-from ._exchange import (
+from .connections import (
     GuardedConnection,
     GuardedPool,
     GuardedSecureConnection,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatanywhere import _sse
+from chatanywhere._protocols import sse
 
 BOM = "\ufeff"
 
@@ -35,7 +35,7 @@ TOKENS = [
 
 
 def decode(*pieces: str) -> list[str]:
-    decoder = _sse.Decoder()
+    decoder = sse.Decoder()
     found: list[str] = []
     for piece in pieces:
         decoder.feed(piece, found)
@@ -110,7 +110,7 @@ def test_a_stream_is_interpreted_as_specified(stream: str, expected: list[str]) 
 
 def test_an_event_is_given_out_as_soon_as_its_blank_line_has_come() -> None:
     """A CR may be the first half of a CRLF, and still its event does not wait for the next character."""
-    decoder = _sse.Decoder()
+    decoder = sse.Decoder()
     found: list[str] = []
     decoder.feed("data: a\r\r", found)
     assert found == ["a"]
@@ -132,7 +132,7 @@ BEFORE = "data: before\n\n"
 
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sse, "MAX_EVENT", LIMIT)
+    monkeypatch.setattr(sse, "MAX_EVENT", LIMIT)
 
 
 @pytest.mark.usefixtures("small_limit")
@@ -149,7 +149,7 @@ def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_is_too_large_is_refused_behind_the_events_before_it(pieces: list[str]) -> None:
     """A line or an event beyond the limit is a ValueError that says so, after the events that came before."""
-    decoder = _sse.Decoder()
+    decoder = sse.Decoder()
     found: list[str] = []
 
     def feed() -> None:

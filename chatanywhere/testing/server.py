@@ -27,10 +27,8 @@ from itertools import islice, repeat
 from types import TracebackType
 from typing import Any, Union
 
-from ._faults import Fault, Response, ResponseOver, Stream, Wire, check_seconds, end_tls, service_error, to_json
-from ._talker import talk, text_of
-
-__all__ = ["Fault", "LoopbackServer", "Reply", "Request"]
+from .faults import Fault, Response, ResponseOver, Stream, Wire, check_seconds, end_tls, service_error, to_json
+from .talker import talk, text_of
 
 _WEB_PATH = "/v1/chat/gpt/"
 _OPENAI_PATH = "/v1/chat/completions"

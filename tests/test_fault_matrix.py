@@ -18,7 +18,7 @@ from typing import Callable
 import psutil
 import pytest
 import trustme
-from conftest import FORK, Face
+from faces import FORK, Face
 
 from chatanywhere import (
     APIConnectionError,

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatanywhere._body import Body
 from chatanywhere._errors import ChatAnywhereError, ProtocolError, StreamInterruptedError
+from chatanywhere._http.body import Body
 
 CONTENT = "".join(f"{number}: 你好 😀\n" for number in range(50)).encode()
 CHUNKED = {"transfer-encoding": "chunked"}

@@ -31,8 +31,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from ._errors import APITimeoutError, ChatAnywhereError, Phase, StreamCancelledError
-from ._policy import Timeout
+from .._errors import APITimeoutError, ChatAnywhereError, Phase, StreamCancelledError
+from .._policy import Timeout
 
 RECEIVE_SIZE = 65536
 """Bytes asked of a socket at a time."""

@@ -17,8 +17,8 @@ from typing import Union
 
 import anyio
 
-from ._errors import ChatAnywhereError
-from ._transport import Answer
+from .._errors import ChatAnywhereError
+from .transport import Answer
 
 
 class AnyioReceiver:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatanywhere._talker import talk
+from chatanywhere.testing.talker import talk
 
 
 def converse(*texts: str) -> str:

@@ -8,18 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from decoding import CHUNKS, DONE, STARTED, STOP, USAGE, chunk, cuts, feed, joined, openai, sse, web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatanywhere import _sse
 from chatanywhere._errors import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
-    ChatAnywhereError,
     ConflictError,
     InsufficientBalanceError,
     InternalServerError,
@@ -33,8 +32,9 @@ from chatanywhere._errors import (
     StreamInterruptedError,
     UnprocessableEntityError,
 )
+from chatanywhere._protocols import sse as event_stream
+from chatanywhere._protocols.openai import WIRES, conversation, error_from
 from chatanywhere._types import Event, Finished, ReasoningDelta, Started, TextDelta, ToolCallDelta, Usage
-from chatanywhere._wire import WIRES, Decoder, conversation, error_from
 
 WEB, OPENAI = WIRES["web"], WIRES["openai"]
 TEXT = "你好, world! 😀\n再见 👩‍👩‍👧"
@@ -183,75 +183,6 @@ def test_several_answers_at_once_are_refused(n: int) -> None:
 def test_an_n_that_is_left_out_is_not_refused() -> None:
     """None stands for leaving an option out, for `n` as for any other."""
     assert OPENAI.body(QUESTION, "gpt-4o-mini", {"n": None})["n"] is None
-
-
-# Answers: what the tests below share --------------------------------------------------------------------------
-
-
-class Decoded(NamedTuple):
-    events: list[Event]
-    error: ChatAnywhereError | None
-
-
-def decode(decoder: Decoder, *blocks: bytes) -> Decoded:
-    """Decode an answer as the client does: up to its end, or the place where it says that it is over."""
-    events: list[Event] = []
-    try:
-        for block in blocks:
-            if not decoder.done:
-                decoder.feed(block, events)
-        if not decoder.done:
-            decoder.finish(events)
-    except ChatAnywhereError as error:
-        return Decoded(events, error)
-    return Decoded(events, None)
-
-
-def feed(decoder: Decoder, block: bytes) -> list[Event]:
-    """The events that a block completes."""
-    events: list[Event] = []
-    decoder.feed(block, events)
-    return events
-
-
-def web(*blocks: bytes, content_type: str = "text/plain") -> Decoded:
-    return decode(WEB.decoder(content_type), *blocks)
-
-
-def openai(*blocks: bytes, content_type: str = "text/event-stream") -> Decoded:
-    return decode(OPENAI.decoder(content_type), *blocks)
-
-
-def sse(*chunks: Any) -> bytes:
-    """Frame chunks as events; a str is the data itself."""
-    datas = (chunk if isinstance(chunk, str) else json.dumps(chunk) for chunk in chunks)
-    return "".join(f"data: {data}\n\n" for data in datas).encode()
-
-
-def chunk(finish_reason: str | None = None, **delta: Any) -> dict[str, Any]:
-    return {"id": "c1", "model": "m1", "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
-
-
-STARTED = Started("c1", "m1")
-STOP = chunk("stop")
-DONE = "[DONE]"
-USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "prompt_tokens_details": {"cached_tokens": 0}}
-
-
-def cuts(data: bytes) -> list[list[bytes]]:
-    """The data in one piece, in two at every place, and in single bytes."""
-    halves = [[data[:place], data[place:]] for place in range(1, len(data))]
-    return [[data], *halves, [data[place : place + 1] for place in range(len(data))]]
-
-
-def joined(events: list[Event]) -> list[Event]:
-    """The events with neighbouring pieces of one kind made one, which is how an uncut answer has them."""
-    result: list[Event] = []
-    for event in events:
-        if isinstance(event, (TextDelta, ReasoningDelta)) and result and type(result[-1]) is type(event):
-            event = type(event)(result.pop().text + event.text)  # type: ignore[union-attr]
-        result.append(event)
-    return result
 
 
 # Answers: text ------------------------------------------------------------------------------------------------
@@ -615,30 +546,6 @@ def test_a_value_of_the_wrong_type_reaches_no_caller(wrong: dict[str, Any]) -> N
     assert error is None or isinstance(error, ProtocolError)
 
 
-def any_json(*keys: str) -> st.SearchStrategy[Any]:
-    leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just([]) | st.just({})
-    return st.recursive(
-        leaves,
-        lambda values: st.lists(values, max_size=2) | st.dictionaries(st.sampled_from(keys), values, max_size=4),
-        max_leaves=6,
-    )
-
-
-def objects(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Strategy: objects with some of these fields, right or wrong, or something else."""
-    anything = any_json("index", "message", "code", *fields)
-    return anything | st.fixed_dictionaries({}, optional={name: good | anything for name, good in fields.items()})
-
-
-TEXTS = st.none() | st.text(max_size=3)
-FUNCTIONS = objects(name=TEXTS, arguments=TEXTS)
-CALLS = st.lists(objects(index=st.integers(0, 2), id=TEXTS, function=FUNCTIONS), max_size=2)
-DELTAS = objects(content=TEXTS, reasoning_content=TEXTS, tool_calls=CALLS)
-CHOICES = st.lists(objects(index=st.just(0), delta=DELTAS, finish_reason=TEXTS), max_size=2)
-COUNTS = objects(prompt_tokens=st.integers(), completion_tokens=st.integers(), total_tokens=st.integers())
-CHUNKS = objects(id=TEXTS, model=TEXTS, choices=CHOICES, usage=COUNTS, error=st.none())
-
-
 @given(st.lists(CHUNKS, max_size=4))
 def test_no_json_makes_it_fail_otherwise(chunks: list[Any]) -> None:
     """Whatever JSON comes as chunks, it is proper events or one of the library's own errors."""
@@ -665,7 +572,7 @@ def test_a_stream_that_is_not_utf8_is_refused_behind_the_text_before_it() -> Non
 
 def test_an_event_that_is_too_large_is_refused_behind_the_text_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event without end is a ProtocolError, not memory without end."""
-    monkeypatch.setattr(_sse, "MAX_EVENT", 1000)
+    monkeypatch.setattr(event_stream, "MAX_EVENT", 1000)
     text, more = sse(chunk(content="Hi")), b"data: more\n"
     for pieces in ([text, *[more] * 1000], [text + more * 1000]):
         events, error = openai(*pieces)

@@ -251,11 +251,11 @@ def no_trace_left(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_varies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids and dates are always the same, so that answers are known to the byte."""
-    monkeypatch.setattr("chatanywhere._faults.formatdate", lambda usegmt: "today")
-    monkeypatch.setattr("chatanywhere.testing.time", types.SimpleNamespace(time=lambda: 0))
+    monkeypatch.setattr("chatanywhere.testing.faults.formatdate", lambda usegmt: "today")
+    monkeypatch.setattr("chatanywhere.testing.server.time", types.SimpleNamespace(time=lambda: 0))
     hexes = types.SimpleNamespace(token_hex=lambda size: "0" * (2 * size))
-    monkeypatch.setattr("chatanywhere._faults.secrets", hexes)
-    monkeypatch.setattr("chatanywhere.testing.secrets", hexes)
+    monkeypatch.setattr("chatanywhere.testing.faults.secrets", hexes)
+    monkeypatch.setattr("chatanywhere.testing.server.secrets", hexes)
 
 
 @every_form
@@ -710,7 +710,7 @@ def test_a_connection_goes_on_after_an_answer_that_ended_early() -> None:
 )
 def test_a_fault_does_not_send_for_ever(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     """When its time is over, the connection is closed in order, in the middle of the answer."""
-    monkeypatch.setattr("chatanywhere._faults.MAX_SECONDS", 0.001)
+    monkeypatch.setattr("chatanywhere.testing.faults.MAX_SECONDS", 0.001)
     with serve(fault) as server:
         data, end = ask(server, STREAM)
     assert data[:4] == STREAM.whole[: min(4, len(data))]

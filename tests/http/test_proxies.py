@@ -12,7 +12,8 @@ from typing import Callable
 
 import pytest
 import trustme
-from conftest import Face, RawServer
+from faces import Face
+from raw_server import RawServer
 
 from chatanywhere import APIConnectionError, APIStatusError, APITimeoutError, Client, StreamInterruptedError, Timeout
 from chatanywhere.testing import Fault, LoopbackServer

@@ -22,8 +22,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 from urllib3.util.ssl_ import create_urllib3_context
 
-from ._body import Body
-from ._errors import (
+from .._errors import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
@@ -31,7 +30,8 @@ from ._errors import (
     ProtocolError,
     StreamInterruptedError,
 )
-from ._exchange import POOLS, RECEIVE_SIZE, Exchange, GuardedSocket, GuardedSSLSocket
+from .body import Body
+from .connections import POOLS, RECEIVE_SIZE, Exchange, GuardedSocket, GuardedSSLSocket
 
 _FOREIGN = (
     requests.RequestException,
@@ -211,9 +211,9 @@ class _Adapter(HTTPAdapter):
             kwargs["proxy_ssl_context"] = self.tls_context
         manager = super().proxy_manager_for(proxy, **kwargs)
         if scheme.startswith("socks"):
-            from . import _socks
+            from . import socks
 
-            manager.pool_classes_by_scheme = _socks.POOLS
+            manager.pool_classes_by_scheme = socks.POOLS
         else:
             manager.pool_classes_by_scheme = POOLS
         return manager

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatanywhere._body import Body
 from chatanywhere._errors import ProtocolError, RateLimitError, StreamInterruptedError
+from chatanywhere._http.body import Body
+from chatanywhere._protocols.openai import WIRES
 from chatanywhere._reply import Reply
 from chatanywhere._types import (
     Completion,
@@ -24,7 +25,6 @@ from chatanywhere._types import (
     ToolCallDelta,
     Usage,
 )
-from chatanywhere._wire import WIRES
 
 CHUNKED = {"transfer-encoding": "chunked"}
 CLOSE = b""  # what the connection gives when it has ended

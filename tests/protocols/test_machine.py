@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from chatanywhere._body import Body
 from chatanywhere._errors import StreamInterruptedError
+from chatanywhere._http.body import Body
+from chatanywhere._protocols.openai import WIRES
 from chatanywhere._reply import Reply
-from chatanywhere._wire import WIRES
 
 texts = st.text(min_size=1, max_size=8)
 sizes = st.integers(1, 200)

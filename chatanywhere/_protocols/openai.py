@@ -17,8 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from . import _sse
-from ._errors import (
+from .._errors import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
@@ -35,7 +34,8 @@ from ._errors import (
     StreamInterruptedError,
     UnprocessableEntityError,
 )
-from ._types import Event, Finished, Messages, ReasoningDelta, Started, TextDelta, ToolCallDelta, Usage
+from .._types import Event, Finished, Messages, ReasoningDelta, Started, TextDelta, ToolCallDelta, Usage
+from . import sse
 
 KEY_PAGE = "https://github.com/chatanywhere/GPT_API_free"
 """Where keys are given out."""
@@ -268,7 +268,7 @@ class _EventDecoder:
     def __init__(self) -> None:
         self.done = False
         self._utf8 = _Utf8()
-        self._sse = _sse.Decoder()
+        self._sse = sse.Decoder()
         self._chunks = _Chunks()
 
     def feed(self, block: bytes, events: list[Event]) -> None:

@@ -21,11 +21,11 @@ import anyio.to_thread
 from ._call import Call
 from ._client import DEFAULT, Client, model_ids
 from ._errors import ChatAnywhereError
-from ._exchange import Exchange
+from ._http.connections import Exchange
+from ._http.receiver import Receiver, receiver, thread_safe
+from ._http.transport import Answer
 from ._policy import RetryLike, TimeoutLike
-from ._receiver import Receiver, receiver, thread_safe
 from ._stream import BaseStream, Step
-from ._transport import Answer
 from ._types import Completion, Event, Messages, TextDelta
 
 T = TypeVar("T")

@@ -18,7 +18,8 @@ from typing import Callable
 
 import pytest
 import trustme
-from conftest import Face, RawServer
+from faces import Face
+from raw_server import RawServer
 
 from chatanywhere import (
     APIConnectionError,
@@ -31,7 +32,7 @@ from chatanywhere import (
     StreamInterruptedError,
     Timeout,
 )
-from chatanywhere._exchange import GuardedConnection, GuardedSocket, GuardedSSLSocket
+from chatanywhere._http.connections import GuardedConnection, GuardedSocket, GuardedSSLSocket
 
 TEXT = "天若有情，天亦老。🙂é"
 

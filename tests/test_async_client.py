@@ -21,7 +21,8 @@ from typing import Callable
 
 import anyio
 import pytest
-from conftest import BEGUN, RawServer, backends, run, sockets_to
+from faces import backends, run
+from raw_server import BEGUN, RawServer, sockets_to
 
 from chatanywhere import (
     APITimeoutError,
@@ -33,7 +34,7 @@ from chatanywhere import (
     StreamCancelledError,
     TextDelta,
 )
-from chatanywhere._exchange import GuardedConnection
+from chatanywhere._http.connections import GuardedConnection
 from chatanywhere.testing import Fault, LoopbackServer
 
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"

@@ -10,7 +10,8 @@ import time
 from typing import Any, Callable
 
 import pytest
-from conftest import Face, RawServer
+from faces import Face
+from raw_server import RawServer
 
 from chatanywhere import APIConnectionError, APITimeoutError, Client, Timeout
 from chatanywhere.testing import Fault, LoopbackServer

@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
-from ._errors import ProtocolError, StreamInterruptedError
+from .._errors import ProtocolError, StreamInterruptedError
 
 _BLOCK = 256 * 1024  # bytes that decompression puts out at a time, so that a bomb never stands in memory
 _MAX_LINE = 4096  # bytes of a chunk's size line with its extensions, and of a trailer

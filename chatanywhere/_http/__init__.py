@@ -1,0 +1,1 @@
+"""One exchange over HTTP under one deadline. Knows nothing of chat."""

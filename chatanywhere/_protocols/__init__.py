@@ -1,0 +1,1 @@
+"""How chats are written and read. Knows nothing of sockets."""

@@ -1,0 +1,104 @@
+"""Answers put through the decoders by hand, and strategies that make them up."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
+
+from chatanywhere._errors import ChatAnywhereError
+from chatanywhere._protocols.openai import WIRES, Decoder
+from chatanywhere._types import Event, ReasoningDelta, Started, TextDelta
+
+WEB, OPENAI = WIRES["web"], WIRES["openai"]
+
+
+class Decoded(NamedTuple):
+    events: list[Event]
+    error: ChatAnywhereError | None
+
+
+def decode(decoder: Decoder, *blocks: bytes) -> Decoded:
+    """Decode an answer as the client does: up to its end, or the place where it says that it is over."""
+    events: list[Event] = []
+    try:
+        for block in blocks:
+            if not decoder.done:
+                decoder.feed(block, events)
+        if not decoder.done:
+            decoder.finish(events)
+    except ChatAnywhereError as error:
+        return Decoded(events, error)
+    return Decoded(events, None)
+
+
+def feed(decoder: Decoder, block: bytes) -> list[Event]:
+    """The events that a block completes."""
+    events: list[Event] = []
+    decoder.feed(block, events)
+    return events
+
+
+def web(*blocks: bytes, content_type: str = "text/plain") -> Decoded:
+    return decode(WEB.decoder(content_type), *blocks)
+
+
+def openai(*blocks: bytes, content_type: str = "text/event-stream") -> Decoded:
+    return decode(OPENAI.decoder(content_type), *blocks)
+
+
+def sse(*chunks: Any) -> bytes:
+    """Frame chunks as events; a str is the data itself."""
+    datas = (chunk if isinstance(chunk, str) else json.dumps(chunk) for chunk in chunks)
+    return "".join(f"data: {data}\n\n" for data in datas).encode()
+
+
+def chunk(finish_reason: str | None = None, **delta: Any) -> dict[str, Any]:
+    return {"id": "c1", "model": "m1", "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
+
+
+STARTED = Started("c1", "m1")
+STOP = chunk("stop")
+DONE = "[DONE]"
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "prompt_tokens_details": {"cached_tokens": 0}}
+
+
+def cuts(data: bytes) -> list[list[bytes]]:
+    """The data in one piece, in two at every place, and in single bytes."""
+    halves = [[data[:place], data[place:]] for place in range(1, len(data))]
+    return [[data], *halves, [data[place : place + 1] for place in range(len(data))]]
+
+
+def joined(events: list[Event]) -> list[Event]:
+    """The events with neighbouring pieces of one kind made one, which is how an uncut answer has them."""
+    result: list[Event] = []
+    for event in events:
+        if isinstance(event, (TextDelta, ReasoningDelta)) and result and type(result[-1]) is type(event):
+            event = type(event)(result.pop().text + event.text)  # type: ignore[union-attr]
+        result.append(event)
+    return result
+
+
+def any_json(*keys: str) -> st.SearchStrategy[Any]:
+    leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just([]) | st.just({})
+    return st.recursive(
+        leaves,
+        lambda values: st.lists(values, max_size=2) | st.dictionaries(st.sampled_from(keys), values, max_size=4),
+        max_leaves=6,
+    )
+
+
+def objects(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Strategy: objects with some of these fields, right or wrong, or something else."""
+    anything = any_json("index", "message", "code", *fields)
+    return anything | st.fixed_dictionaries({}, optional={name: good | anything for name, good in fields.items()})
+
+
+TEXTS = st.none() | st.text(max_size=3)
+FUNCTIONS = objects(name=TEXTS, arguments=TEXTS)
+CALLS = st.lists(objects(index=st.integers(0, 2), id=TEXTS, function=FUNCTIONS), max_size=2)
+DELTAS = objects(content=TEXTS, reasoning_content=TEXTS, tool_calls=CALLS)
+CHOICES = st.lists(objects(index=st.just(0), delta=DELTAS, finish_reason=TEXTS), max_size=2)
+COUNTS = objects(prompt_tokens=st.integers(), completion_tokens=st.integers(), total_tokens=st.integers())
+CHUNKS = objects(id=TEXTS, model=TEXTS, choices=CHOICES, usage=COUNTS, error=st.none())
