@@ -16,7 +16,7 @@ import pytest
 from faces import Face
 from raw_server import RawServer
 
-from chatanywhere.testing.faults import Wire
+from chatanywhere.testing.writer import ResponseWriter
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # the machines are noisy
 hypothesis.settings.load_profile("no deadline")
@@ -49,15 +49,15 @@ def full_port() -> Iterator[int]:
 @pytest.fixture
 def pieces_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loopback servers wait with a piece until the one before has been read, so that no two are read as one."""
-    pause = Wire.wait
+    pause = ResponseWriter.wait
 
-    def wait(wire: Wire, seconds: float) -> None:
-        reader = wire._connection.getpeername()[1]
-        while _has_unread_bytes(reader) and not wire._closing.wait(0.001):
+    def wait(writer: ResponseWriter, seconds: float) -> None:
+        reader = writer.connection.getpeername()[1]
+        while _has_unread_bytes(reader) and not writer.closing.wait(0.001):
             pass
-        pause(wire, seconds)
+        pause(writer, seconds)
 
-    monkeypatch.setattr(Wire, "wait", wait)
+    monkeypatch.setattr(ResponseWriter, "wait", wait)
 
 
 def _has_unread_bytes(port: int) -> bool:

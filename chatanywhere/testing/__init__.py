@@ -1,6 +1,7 @@
 """A real HTTP server on this machine that stands in for the service, for tests and offline use."""
 
 from .faults import Fault
-from .server import LoopbackServer, Reply, Request
+from .routes import Reply, Request
+from .server import LoopbackServer
 
 __all__ = ["Fault", "LoopbackServer", "Reply", "Request"]

@@ -251,11 +251,11 @@ def no_trace_left(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_varies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids and dates are always the same, so that answers are known to the byte."""
-    monkeypatch.setattr("chatanywhere.testing.faults.formatdate", lambda usegmt: "today")
-    monkeypatch.setattr("chatanywhere.testing.server.time", types.SimpleNamespace(time=lambda: 0))
+    monkeypatch.setattr("chatanywhere.testing.writer.formatdate", lambda usegmt: "today")
+    monkeypatch.setattr("chatanywhere.testing.routes.time", types.SimpleNamespace(time=lambda: 0))
     hexes = types.SimpleNamespace(token_hex=lambda size: "0" * (2 * size))
-    monkeypatch.setattr("chatanywhere.testing.faults.secrets", hexes)
-    monkeypatch.setattr("chatanywhere.testing.server.secrets", hexes)
+    monkeypatch.setattr("chatanywhere.testing.writer.secrets", hexes)
+    monkeypatch.setattr("chatanywhere.testing.routes.secrets", hexes)
 
 
 @every_form
