@@ -9,37 +9,37 @@ with Client().stream("Tell me a joke") as stream:
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
-
-from ._client import Client
-from ._errors import (
-    APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    ChatAnywhereError,
-    ConflictError,
-    InsufficientBalanceError,
-    InternalServerError,
-    ModelNotAllowedError,
-    NotFoundError,
-    PermissionDeniedError,
-    PromptTooLongError,
-    ProtocolError,
-    QuotaExceededError,
-    RateLimitError,
-    StreamCancelledError,
-    StreamInterruptedError,
-    UnprocessableEntityError,
-)
-from ._policy import Retry, Timeout
-from ._stream import Stream
-from ._types import Completion, Finished, ReasoningDelta, Started, TextDelta, ToolCall, ToolCallDelta, Usage
-from .provider import AsyncGeneratorProvider, ChatAnywhere, ChatAnywhereAPI
 
 if TYPE_CHECKING:
     from ._async_client import AsyncClient, AsyncStream
+    from ._client import Client
+    from ._errors import (
+        APIConnectionError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        ChatAnywhereError,
+        ConflictError,
+        InsufficientBalanceError,
+        InternalServerError,
+        ModelNotAllowedError,
+        NotFoundError,
+        PermissionDeniedError,
+        PromptTooLongError,
+        ProtocolError,
+        QuotaExceededError,
+        RateLimitError,
+        StreamCancelledError,
+        StreamInterruptedError,
+        UnprocessableEntityError,
+    )
+    from ._policy import Retry, Timeout
+    from ._stream import Stream
+    from ._types import Completion, Finished, ReasoningDelta, Started, TextDelta, ToolCall, ToolCallDelta, Usage
+    from .provider import AsyncGeneratorProvider, ChatAnywhere, ChatAnywhereAPI
 
 __version__ = "0.1.0"
 
@@ -83,14 +83,27 @@ __all__ = [
     "__version__",
 ]
 
+_HOMES = {
+    "Client": "_client",
+    "AsyncClient": "_async_client",
+    "AsyncStream": "_async_client",
+    "Stream": "_stream",
+    **dict.fromkeys(("Retry", "Timeout"), "_policy"),
+    **dict.fromkeys(("AsyncGeneratorProvider", "ChatAnywhere", "ChatAnywhereAPI"), "provider"),
+    **dict.fromkeys(
+        ("Completion", "Finished", "ReasoningDelta", "Started", "TextDelta", "ToolCall", "ToolCallDelta", "Usage"),
+        "_types",
+    ),
+}
+"""Where the names are at home; the errors, which are the rest, are in `_errors`. A name is imported when asked for."""
+
 
 def __getattr__(name: str) -> Any:
-    # anyio is imported by those who use it.
-    if name in ("AsyncClient", "AsyncStream"):
-        from . import _async_client
-
-        return getattr(_async_client, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES.get(name, '_errors')}", __name__), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -9,23 +9,23 @@ closed by different tasks.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ._call import Call
-from ._client import DEFAULT, Client, model_ids
+from ._call import Call, Service, State, Step, Waiting
+from ._config import Settings, Url
 from ._errors import ChatAnywhereError
-from ._http.connections import Exchange
 from ._http.receiver import Receiver, receiver, thread_safe
-from ._http.transport import Answer
-from ._policy import RetryLike, TimeoutLike
-from ._stream import BaseStream, Step
+from ._http.scope import CallScope
+from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
+from ._stream import BaseStream
 from ._types import Completion, Event, Messages, TextDelta
 
 T = TypeVar("T")
@@ -49,11 +49,11 @@ class Workers:
             raise ValueError(f"max_threads={size}: a stream needs a thread to be opened")
         self._size = size
 
-    async def run(self, exchange: Exchange, function: Callable[[], T]) -> T:
+    async def run(self, scope: CallScope, function: Callable[[], T]) -> T:
         """Do a blocking part of a call in a thread; a cancelled task leaves at once, and the thread soon after."""
         free = self._free()
         try:
-            await _acquire(free, exchange)
+            await _acquire(free, scope)
             try:
                 # The program's own work in threads has a limiter too; this one is never waited for.
                 limiter = anyio.CapacityLimiter(1)
@@ -63,7 +63,7 @@ class Workers:
         except ChatAnywhereError:
             raise
         except BaseException:
-            exchange.cancel()  # what the thread waits for ends, and what it opened is closed
+            scope.cancel()  # what the thread waits for ends, and what it opened is closed
             raise
 
     def _free(self) -> anyio.Semaphore:
@@ -78,19 +78,106 @@ class Workers:
         return semaphore
 
 
-async def _acquire(semaphore: anyio.Semaphore, exchange: Exchange) -> None:
+async def _acquire(semaphore: anyio.Semaphore, scope: CallScope) -> None:
     """Wait within the limits of a call, and only until it is cancelled."""
     acquired = False
     while not acquired:
-        with anyio.CancelScope() as scope:
-            exchange.wake = thread_safe(scope.cancel)
+        with anyio.CancelScope() as waiting:
+            scope.wake = thread_safe(waiting.cancel)
             try:
-                limit = exchange.check()
-                scope.deadline = math.inf if limit is None else anyio.current_time() + limit
+                limit = scope.check()
+                waiting.deadline = math.inf if limit is None else anyio.current_time() + limit
                 await semaphore.acquire()
                 acquired = True
             finally:
-                exchange.wake = None
+                scope.wake = None
+
+
+class Driver(Generic[T]):
+    """Does the waiting of a call on an event loop."""
+
+    def __init__(self, call: Call[T], workers: Workers) -> None:
+        self._call = call
+        self._workers = workers
+        self._receiver: Receiver | None = None
+        self._more = True  # there may be bytes that need not be waited for
+
+    def perform(self, step: Step) -> Awaitable[None]:
+        """Do what `Call.next` asked for; a thread does where the loop can't."""
+        if step is Step.PAUSE:
+            return self._pause()
+        if step is Step.OPEN:
+            return self._in_thread(self._call.open)
+        response = self._call.response
+        assert response is not None
+        return self._in_thread(self._call.receive) if response.waitable is None else self._receive()
+
+    async def read(self) -> T:
+        """Wait for the whole answer; see `Call.read`."""
+        values: list[T] = []
+        try:
+            while (event := self._call.next()) is not Step.END:
+                if isinstance(event, Step):
+                    await self.perform(event)
+                else:
+                    values.append(event)
+        finally:
+            self._call.cancel()
+        return values[-1]
+
+    async def _pause(self) -> None:
+        try:
+            await anyio.lowlevel.checkpoint()
+        except BaseException:
+            self._call.cancel()
+            raise
+
+    async def _in_thread(self, function: Callable[[], None]) -> None:
+        call = self._call
+        started = False
+
+        def work() -> None:
+            nonlocal started
+            started = True
+            function()
+
+        try:
+            call.start_waiting(State.OPENING)
+            await self._workers.run(call.scope, work)
+        except ChatAnywhereError as error:  # no thread was free in time, or the call was cancelled
+            call.stop_waiting(error)
+        except BaseException as error:
+            if not started:  # else the thread has stopped waiting, or will soon
+                call.stop_waiting(error)
+            call.cancel()
+            raise
+
+    async def _receive(self) -> None:
+        """The loop's counterpart of `Call.receive`."""
+        call = self._call
+        response = call.response
+        assert response is not None
+        current = self._receiver
+        if current is not None and not current.serves(response):
+            current = None
+        with Waiting(call):
+            call.start_waiting(State.RECEIVING)
+            if current is None:
+                current = self._receiver = receiver(response)
+                call.close_response = current.close
+                self._more = True
+            limit = call.scope.check()
+            data = None
+            if self._more:
+                # A server that is faster than this program must not keep the loop to itself.
+                await anyio.lowlevel.checkpoint()
+                data = response.receive_nowait()
+            if data is None:
+                data = await current.receive(limit)
+            if data is None:
+                raise call.scope.expire()
+            self._more = len(data) >= _TLS_RECORD
+            call.accept(data)
 
 
 class AsyncStream(BaseStream):
@@ -99,11 +186,9 @@ class AsyncStream(BaseStream):
     Made by `AsyncClient.stream`. Nothing is sent before it is entered or the first piece is asked for.
     """
 
-    def __init__(self, call: Call, workers: Workers, *, keep_text: bool = True) -> None:
+    def __init__(self, call: Call[Event], workers: Workers, *, keep_text: bool = True) -> None:
         super().__init__(call, keep_text=keep_text)
-        self._workers = workers
-        self._receiver: Receiver | None = None
-        self._more = True  # there may be bytes that need not be waited for
+        self._driver = Driver(call, workers)
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self
@@ -116,7 +201,7 @@ class AsyncStream(BaseStream):
             if event is Step.END:
                 raise StopAsyncIteration
             if isinstance(event, Step):
-                await self._do(event)
+                await self._driver.perform(event)
 
     def events(self) -> AsyncIterator[Event]:
         """Return an iterator of all that the answer tells, not its text only. Takes the place of iterating the stream.
@@ -125,84 +210,17 @@ class AsyncStream(BaseStream):
         """
         return _Events(self)
 
-    def _do(self, step: Step) -> Awaitable[None]:
-        """Wait for what is needed before there is another event; a thread does where the loop can't."""
-        if step is Step.PAUSE:
-            return self._pause()
-        if step is Step.OPEN:
-            return self._in_thread(self._open)
-        answer = self._opened()
-        return self._in_thread(self._receive) if answer.waitable is None else self._in_loop(answer)
-
-    async def _pause(self) -> None:
-        try:
-            await anyio.lowlevel.checkpoint()
-        except BaseException:
-            self.cancel()
-            raise
-
-    async def _in_thread(self, function: Callable[[], None]) -> None:
-        started = False
-
-        def work() -> None:
-            nonlocal started
-            started = True
-            function()
-
-        self._busy = True
-        try:
-            await self._workers.run(self._exchange, work)
-        except BaseException as error:
-            if not started:  # else it has stopped waiting, or will soon
-                self._stop_waiting()
-            if isinstance(error, ChatAnywhereError):
-                self._fail(error)
-            self.cancel()
-            raise
-
-    async def _in_loop(self, answer: Answer) -> None:
-        """The loop's counterpart of `_receive`."""
-        current = self._receiver if self._receiver is not None and self._receiver.serves(answer) else None
-        try:
-            self._start_waiting()
-            if current is None:
-                current = self._receiver = receiver(answer)
-                self._more = True
-            limit = self._exchange.check()
-            data = None
-            if self._more:
-                # A server that is faster than this program must not keep the loop to itself.
-                await anyio.lowlevel.checkpoint()
-                data = answer.receive_nowait()
-            if data is None:
-                data = await current.receive(limit)
-            if data is None:
-                raise self._exchange.expire()
-            self._more = len(data) >= _TLS_RECORD
-            self._accept(data)
-        except ChatAnywhereError as error:
-            self._reply.fail(error)
-        except BaseException:
-            self._exchange.cancel()
-            raise
-        finally:
-            self._stop_waiting()
-
-    def _close(self, answer: Answer) -> None:
-        if self._receiver is not None and self._receiver.answer is answer:
-            self._receiver.close()
-        else:
-            answer.close()
-
     async def aclose(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
         self.cancel()
 
     async def __aenter__(self) -> AsyncStream:
-        if self._answer is None:
-            if self._next() is not Step.OPEN:
+        while self._call.response is None:
+            step = self._next()
+            if step is Step.END:
                 raise RuntimeError("the stream could not be opened: make another call")
-            await self._do(Step.OPEN)
+            assert isinstance(step, Step), "there is no event before there is an answer"
+            await self._driver.perform(step)
         return self
 
     async def __aexit__(
@@ -224,7 +242,7 @@ class _Events(AsyncIterator[Event]):
                 raise StopAsyncIteration
             if not isinstance(event, Step):
                 return event
-            await self._stream._do(event)
+            await self._stream._driver.perform(event)
 
 
 class AsyncClient:
@@ -235,19 +253,44 @@ class AsyncClient:
             from those of the program.
     """
 
-    def __init__(self, api_key: str | None = None, *, max_threads: int = 40, **settings: Any) -> None:
-        self._share(Client(api_key, **settings), max_threads)
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: Url | None = None,
+        protocol: Literal["openai", "web"] = "openai",
+        model: str | None = None,
+        timeout: TimeoutLike = Timeout(),  # noqa: B008  frozen
+        retry: RetryLike = Retry(),  # noqa: B008  frozen
+        proxy: str | None = None,
+        verify: bool | str | os.PathLike[str] = True,
+        headers: Mapping[str, str] | None = None,
+        max_response_bytes: int | None = 256 * 1024 * 1024,
+        max_threads: int = 40,
+    ) -> None:
+        settings = Settings(
+            api_key=api_key,
+            base_url=base_url,
+            protocol=protocol,
+            model=model,
+            timeout=timeout,
+            retry=retry,
+            proxy=proxy,
+            verify=verify,
+            headers=headers,
+            max_response_bytes=max_response_bytes,
+        )
+        settings.check_key()
+        self._service = Service(settings)
+        self._workers = Workers(max_threads)
 
     @classmethod
-    def from_sync(cls, client: Client, *, max_threads: int = 40) -> AsyncClient:
-        """Make an async client that shares the connections of a blocking one."""
+    def _sharing(cls, service: Service, max_threads: int) -> AsyncClient:
+        """Make one that shares the connections of a blocking client."""
         self = cls.__new__(cls)
-        self._share(client, max_threads)
-        return self
-
-    def _share(self, client: Client, max_threads: int) -> None:
-        self._client = client
+        self._service = service
         self._workers = Workers(max_threads)
+        return self
 
     def stream(
         self,
@@ -261,7 +304,7 @@ class AsyncClient:
         **options: Any,
     ) -> AsyncStream:
         """Prepare a call; see `Client.stream` for the arguments. The time of `timeout` begins now."""
-        call = self._client._call(messages, model, timeout, retry, headers, options)
+        call = self._service.chat(messages, model=model, timeout=timeout, retry=retry, headers=headers, options=options)
         return AsyncStream(call, self._workers, keep_text=keep_text)
 
     async def complete(
@@ -283,12 +326,11 @@ class AsyncClient:
 
     async def models(self) -> list[str]:
         """Ask the service which models it has; see `Client.models`."""
-        call = self._client._models_call()
-        return model_ids(await self._workers.run(call.exchange, call.read))
+        return await Driver(self._service.models(), self._workers).read()
 
     async def aclose(self) -> None:
         """Close the pooled connections; the next call opens new ones."""
-        self._client.close()
+        self._service.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -299,4 +341,11 @@ class AsyncClient:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"Async{self._client!r}"
+        return f"AsyncClient({self._service.describe()})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"workers": self._workers, **self._service.settings.arguments()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._workers = state.pop("workers")
+        self._service = Service(Settings(**state))

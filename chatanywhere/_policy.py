@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._errors import (
     APIConnectionError,
@@ -24,8 +23,6 @@ logger = logging.getLogger("chatanywhere")
 
 LONGEST = 2_000_000
 """Seconds that an operating system can be asked to wait: poll(2) counts milliseconds in 31 bits."""
-
-T = TypeVar("T")
 
 
 def _check_number(owner: str, name: str, value: Any, *, zero: bool) -> None:
@@ -109,59 +106,32 @@ class Retry:
             return value
         return cls(attempts=1 if value is None else value)  # type: ignore[arg-type]
 
-    def run(
-        self,
-        attempt: Callable[[], T],
-        *,
-        failed: ChatAnywhereError | None,
-        time_left: Callable[[], float | None],
-        sleep: Callable[[float], None],
-    ) -> T:
-        """Call `attempt` until it returns, or its error may not be followed by another attempt.
+    def wait_before_next(self, error: ChatAnywhereError, time_left: float | None) -> float | None:
+        """Return the seconds to wait before another attempt, or None if there is to be none.
 
         Args:
-            attempt: makes one attempt and counts it in its error's `attempts`.
-            failed: the error of an attempt that has been made already, if one has.
+            error: how the last attempt failed; its `attempts` says how many there have been.
             time_left: seconds left for the whole call, None for no limit.
-            sleep: waits the seconds it is given, and raises when the call is cancelled meanwhile.
-
-        Raises:
-            ChatAnywhereError: the last attempt's.
         """
-        try:
-            if failed is None:
-                return attempt()
-            raise failed
-        except ChatAnywhereError as error:
-            if not self._allows(error):
-                self._explain(error)
-                raise
-            failed = error
-
+        if not self._allows(error):
+            self._explain(error)
+            return None
         import tenacity  # here, because it takes a third of the time that importing requests does
 
-        def again() -> T:
-            nonlocal failed
-            if failed is None:
-                return attempt()
-            error, failed = failed, None
-            raise error
-
-        left = time_left()
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(self._allows),
             wait=self._wait,
             # stop_after_delay would let the last wait overrun.
-            stop=tenacity.stop_never if left is None else tenacity.stop_before_delay(left),
-            sleep=sleep,
-            before_sleep=_give_up,
-            reraise=True,
+            stop=tenacity.stop_never if time_left is None else tenacity.stop_before_delay(time_left),
+            before_sleep=_log_next_attempt,
+            retry_error_callback=lambda _: None,
         )
-        try:
-            return retrying(again)
-        except ChatAnywhereError as error:
-            self._explain(error)
-            raise
+        retrying.begin()
+        state = tenacity.RetryCallState(retrying, None, (), {})
+        state.attempt_number = error.attempts
+        state.set_exception((type(error), error, None))
+        wait = retrying.iter(state)
+        return wait if isinstance(wait, float) else None
 
     def _allows(self, error: BaseException) -> bool:
         if not isinstance(error, ChatAnywhereError) or error.attempts >= self.attempts:
@@ -193,13 +163,21 @@ class Retry:
         asked = getattr(error, "retry_after", None)
         if asked is not None:
             return float(asked)
-        # The attempts are counted across the whole call, which may have run several of tenacity's loops.
-        state.attempt_number = error.attempts
         return tenacity.wait_random_exponential(multiplier=self.backoff, max=self.max_backoff)(state)
 
 
-TimeoutLike = Union[Timeout, float, None]
-RetryLike = Union[Retry, int, None]
+TimeoutLike: TypeAlias = "Timeout | float | None"
+RetryLike: TypeAlias = "Retry | int | None"
+
+
+class _Default:
+    """Says that an argument was not given, where None means "off"."""
+
+    def __repr__(self) -> str:
+        return "<the client's>"
+
+
+DEFAULT: Any = _Default()
 
 
 def _error_of(state: RetryCallState) -> ChatAnywhereError:
@@ -208,7 +186,7 @@ def _error_of(state: RetryCallState) -> ChatAnywhereError:
     return error
 
 
-def _give_up(state: RetryCallState) -> None:
+def _log_next_attempt(state: RetryCallState) -> None:
     error = _error_of(state)
     logger.info(
         "attempt %d failed (%s: %s), trying again in %.2f s",

@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import enum
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import NoReturn
 
-from ._call import Call
-from ._errors import ChatAnywhereError, StreamCancelledError
-from ._http.transport import Answer
-from ._reply import Reply
+from ._accumulator import Accumulator
+from ._call import Call, State, Step
+from ._errors import ChatAnywhereError
+from ._http.transport import HTTPResponse
 from ._types import Completion, Event, TextDelta
 
 
-class Step(enum.Enum):
-    """What a reader has to do before there is another event."""
-
-    OPEN = enum.auto()
-    RECEIVE = enum.auto()
-    PAUSE = enum.auto()  # nothing; but decoding goes on for so long that an event loop wants its turn
-    END = enum.auto()  # nothing: the answer is over
-
-
 class BaseStream:
-    """What the blocking and the async stream have in common: all but the waiting.
+    """What the blocking and the async stream have in common: all but the waiting."""
 
-    Between `_next`, which gives out what has arrived, and the blocking `_open` and `_receive`, a reader has only
-    to decide where to wait.
-    """
-
-    def __init__(self, call: Call, *, keep_text: bool) -> None:
+    def __init__(self, call: Call[Event], *, keep_text: bool) -> None:
         self._call = call
-        self._exchange = call.exchange
-        self._reply = Reply(keep_text=keep_text)
-        self._answer: Answer | None = None
-        self._pending: Iterator[Event | None] = iter(())
-        self._ended = False
-        self._busy = False
-        self._releasing = threading.RLock()  # reentrant, because a signal handler may cancel what it interrupts
-
-    # Reading ------------------------------------------------------------------------------------------------
+        self._keep_text = keep_text
+        self._accumulator = Accumulator(keep_text=keep_text)
 
     def _next(self) -> Event | Step:
         """Return the next event of what has arrived, or what has to be done to get one.
@@ -50,120 +27,35 @@ class BaseStream:
         Raises:
             ChatAnywhereError: the answer failed; every event that came before has been given out.
         """
-        if self._ended:
-            return Step.END
-        if self._exchange.cancelled:
-            self._fail(StreamCancelledError("the call was cancelled"))
-        if self._busy:
-            raise RuntimeError("another thread or task is reading this stream")
+        call = self._call
+        call.refuse_second_reader()
         try:
-            event = next(self._pending, Step.END)
-        except BaseException:  # Ctrl-C while decoding: what was being decoded is lost, so nothing may follow it
-            self.cancel()
-            raise
-        reply = self._reply
-        if event is None:
-            try:
-                self._exchange.check()
-            except ChatAnywhereError as error:
-                self._pending = iter(())
-                reply.fail(error)
-            return Step.PAUSE
-        if event is not Step.END:
+            event = call.next()
+            if event is Step.OPEN:
+                self._accumulator = Accumulator(keep_text=self._keep_text)
+            elif not isinstance(event, Step) and self._accumulator.add(event):
+                call.delivered = True
             return event
-        if reply.error is not None:
-            if reply.delivered:
-                self._fail(reply.error)
-            self._release()
-            return Step.OPEN
-        if reply.over:
-            self._release()
-            self._ended = True
-            return Step.END
-        if self._answer is None:
-            return Step.OPEN
-        if reply.done:
-            self._exchange.linger()
-        return Step.RECEIVE
-
-    def _open(self) -> None:
-        """Block until an attempt has been answered."""
-        try:
-            self._start_waiting()
-            self._answer = None
-            self._answer, decoder = self._call.open(self._reply.error)
         except ChatAnywhereError as error:
-            self._fail(error)
-        except BaseException:
-            self._exchange.cancel()
+            for arrived in call.arrived():  # what has arrived is text too
+                self._accumulator.add(arrived)
+            error.partial = self.text
             raise
-        else:
-            body = self._answer.body
-            self._reply.begin(body, decoder)
-            if body.complete:  # an answer without one
-                self._accept(b"")
-        finally:
-            self._stop_waiting()
-
-    def _receive(self) -> None:
-        """Block until more of the answer has come."""
-        assert self._answer is not None
-        try:
-            self._start_waiting()
-            self._accept(self._answer.receive())
-        except ChatAnywhereError as error:
-            self._reply.fail(error)
         except BaseException:
-            self._exchange.cancel()
+            call.cancel()  # an event may be lost, so nothing may follow it
             raise
-        finally:
-            self._stop_waiting()
-
-    def _accept(self, data: bytes) -> None:
-        """Take what the connection gave; `b""` says that it has ended."""
-        self._pending = self._reply.feed(data)
-
-    def _start_waiting(self) -> None:
-        """From now until `_stop_waiting`, only the reader may close the connection; `cancel()` wakes it.
-
-        What is being waited for must not be closed: its descriptor might become another connection's.
-
-        Raises:
-            StreamCancelledError: the call has been cancelled already, and the connection perhaps closed.
-        """
-        with self._releasing:
-            self._busy = True
-        if self._exchange.cancelled:
-            raise StreamCancelledError("the call was cancelled")
-
-    def _stop_waiting(self) -> None:
-        self._busy = False
-        if self._exchange.cancelled:
-            self._release()
-
-    def _fail(self, error: ChatAnywhereError) -> NoReturn:
-        for event in self._pending:  # what has arrived is text too
-            if event is None:
-                break
-        self._ended = True
-        self._release()
-        error.partial = self.text
-        self._call.annotate(error)
-        if error.request_id is None and self._answer is not None:
-            error.request_id = self.request_id
-        raise error
 
     # What is known so far -----------------------------------------------------------------------------------
 
     @property
     def text(self) -> str:
         """The text so far; stays readable after an error. Empty with `keep_text=False`."""
-        return self._reply.text
+        return self._accumulator.text
 
     @property
     def reasoning(self) -> str:
         """What the model thought before it answered, so far."""
-        return self._reply.reasoning
+        return self._accumulator.reasoning
 
     @property
     def completion(self) -> Completion:
@@ -172,29 +64,29 @@ class BaseStream:
         Raises:
             RuntimeError: the stream has not been read to its end.
         """
-        if not self._reply.over:
+        if self._call.state is not State.COMPLETE:
             raise RuntimeError("the answer is not complete: read the stream to its end first")
-        return self._reply.completion(self.request_id)
+        return self._accumulator.completion(self.request_id)
 
     @property
     def status_code(self) -> int:
         """The HTTP status of the answer."""
-        return self._opened().status_code
+        return self._response().status_code
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers of the answer; keys are case-insensitive."""
-        return self._opened().headers
+        return self._response().headers
 
     @property
     def request_id(self) -> str | None:
         """The server's name for the request, from the header `x-request-id`."""
-        return self.headers.get("x-request-id")
+        return self._response().request_id
 
-    def _opened(self) -> Answer:
-        if self._answer is None:
+    def _response(self) -> HTTPResponse:
+        if self._call.response is None:
             raise RuntimeError("the stream has not been opened: enter it, or ask for its first piece")
-        return self._answer
+        return self._call.response
 
     # Ending -------------------------------------------------------------------------------------------------
 
@@ -203,24 +95,20 @@ class BaseStream:
 
         Does nothing when the stream has ended already.
         """
-        if not self._ended:
-            self._exchange.cancel()
-            self._release()
-
-    def _release(self) -> None:
-        with self._releasing:
-            if self._answer is not None and not self._busy:
-                self._close(self._answer)
-
-    def _close(self, answer: Answer) -> None:
-        answer.close()
+        self._call.cancel()
 
     def __del__(self) -> None:
         with suppress(Exception):  # nothing is to be done about it, and at exit modules may be gone
             self.cancel()
 
     def __repr__(self) -> str:
-        state = "complete" if self._reply.over else "ended" if self._ended else "open"
+        match self._call.state:
+            case State.COMPLETE:
+                state = "complete"
+            case State.FAILED | State.CANCELLED:
+                state = "ended"
+            case _:
+                state = "open"
         return f"<{type(self).__name__} {state}, {len(self.text)} characters>"
 
 
@@ -234,9 +122,12 @@ class Stream(BaseStream):
     `text`.
     """
 
-    def __init__(self, call: Call, *, keep_text: bool = True) -> None:
+    def __init__(self, call: Call[Event], *, keep_text: bool = True) -> None:
         super().__init__(call, keep_text=keep_text)
-        self._open()
+        while call.response is None:
+            step = self._next()
+            assert isinstance(step, Step), "there is no event before there is an answer"
+            call.perform(step)
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -259,15 +150,12 @@ class Stream(BaseStream):
     def _wait(self) -> Event | None:
         """Block until there is another event; None at the end."""
         while True:
-            step = self._next()
-            if step is Step.RECEIVE:
-                self._receive()
-            elif step is Step.OPEN:
-                self._open()
-            elif step is Step.END:
+            event = self._next()
+            if not isinstance(event, Step):
+                return event
+            if event is Step.END:
                 return None
-            elif step is not Step.PAUSE:
-                return step
+            self._call.perform(event)
 
     def close(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""

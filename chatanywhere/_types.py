@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, TypeAlias
 
-Message = Mapping[str, Any]
+Message: TypeAlias = Mapping[str, Any]
 """One turn: `{"role": "user", "content": "…"}`; further keys are sent as they are."""
 
-Messages = Sequence[Message]
+Messages: TypeAlias = Sequence[Message]
 """A conversation, oldest turn first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Started:
     """The answer began; what the service calls it."""
 
@@ -21,21 +21,21 @@ class Started:
     model: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """A piece of the answer."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReasoningDelta:
     """A piece of what a reasoning model thought before it answered."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ToolCallDelta:
     """A piece of a tool call; `id` and `name` come once, `arguments` is a piece of a JSON text."""
 
@@ -45,14 +45,14 @@ class ToolCallDelta:
     arguments: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The model stopped, and why: `"stop"`, `"length"`, `"tool_calls"`, `"content_filter"` …"""
 
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens that the call cost, as the service counts them."""
 
@@ -61,11 +61,11 @@ class Usage:
     total_tokens: int
 
 
-Event = Union[Started, TextDelta, ReasoningDelta, ToolCallDelta, Finished, Usage]
+Event: TypeAlias = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished | Usage
 """What `Stream.events()` yields."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """A function that the model asks the caller to run; `arguments` is a JSON text."""
 
@@ -74,7 +74,7 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A whole answer.
 

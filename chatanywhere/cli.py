@@ -120,7 +120,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from . import ChatAnywhere, Client
-    from ._protocols.openai import KEY_PAGE
+    from ._protocols.service import KEY_PAGE
     from ._types import Messages
     from .testing import LoopbackServer
 

@@ -9,17 +9,17 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._client import DEFAULT, Client
-from ._protocols.openai import WIRES
+from ._call import Service
+from ._config import Settings
+from ._protocols import PROTOCOLS
+from ._stream import Stream
 from ._types import Messages
 from .typing import AsyncResult, CreateResult
 
 if TYPE_CHECKING:
     from ._async_client import AsyncStream, Workers
 
-_FOR_THE_CLIENT = frozenset(
-    ("api_key", "base_url", "headers", "max_response_bytes", "proxy", "retry", "timeout", "verify")
-)
+_SETTINGS = frozenset(("api_key", "base_url", "headers", "max_response_bytes", "proxy", "retry", "timeout", "verify"))
 _FOR_G4F = frozenset(
     (
         *("conversation", "cookies", "download_media", "ignore_stream", "ignore_working", "ignored", "max_retries"),
@@ -101,11 +101,11 @@ class AsyncGeneratorProvider:
         return cls.__name__
 
 
-class _ClientProvider(AsyncGeneratorProvider):
-    """A provider that asks through the clients of this package."""
+class _ServiceProvider(AsyncGeneratorProvider):
+    """A provider that asks as the clients of this package do."""
 
     @classmethod
-    def _client(cls, **settings: Any) -> Client:
+    def _service(cls, **settings: Any) -> Service:
         raise NotImplementedError
 
     @classmethod
@@ -114,37 +114,39 @@ class _ClientProvider(AsyncGeneratorProvider):
 
         Arguments and errors are those of `create_async_generator`.
         """
-        client, options = cls._split(kwargs)
-        with client, client.stream(messages, model=model or None, **options) as answer:
-            if stream:
-                yield from answer
-            else:
-                yield "".join(answer)
+        service, options = cls._split(kwargs)
+        try:
+            with Stream(service.chat(messages, model=model or None, options=options)) as answer:
+                if stream:
+                    yield from answer
+                else:
+                    yield "".join(answer)
+        finally:
+            service.close()
 
     @classmethod
-    def _split(cls, arguments: dict[str, Any]) -> tuple[Client, dict[str, Any]]:
-        """Divide the arguments between the client and the body of the request."""
+    def _split(cls, arguments: dict[str, Any]) -> tuple[Service, dict[str, Any]]:
+        """Divide the arguments between the settings and the body of the request."""
         if arguments.pop("media", None):
             raise ValueError("media= is not supported: put pictures into the content of a message")
-        settings = {name: value for name, value in arguments.items() if name in _FOR_THE_CLIENT}
-        body = {name: value for name, value in arguments.items() if name not in _FOR_THE_CLIENT | cls._ignored}
-        return cls._client(**settings), body
+        settings = {name: value for name, value in arguments.items() if name in _SETTINGS}
+        body = {name: value for name, value in arguments.items() if name not in _SETTINGS | cls._ignored}
+        return cls._service(**settings), body
 
     @classmethod
     def _generate(cls, model: str, messages: Messages, **arguments: Any) -> AsyncResult:
         def ask() -> AsyncStream:
             from ._async_client import AsyncStream
 
-            client, options = cls._split(arguments)
-            call = client._call(messages, model or None, DEFAULT, DEFAULT, None, options)
-            return AsyncStream(call, _workers())
+            service, options = cls._split(arguments)
+            return AsyncStream(service.chat(messages, model=model or None, options=options), _workers())
 
         return _Pieces(ask)
 
 
 @functools.cache
 def _workers() -> Workers:
-    """The worker threads of all calls: each has a client of its own."""
+    """The worker threads of all calls: each has a service of its own."""
     from ._async_client import Workers
 
     return Workers(40)
@@ -203,7 +205,7 @@ class _Pieces(AsyncResult):
             await self.athrow(GeneratorExit)
 
 
-class ChatAnywhere(_ClientProvider):
+class ChatAnywhere(_ServiceProvider):
     """The original page's backend, which is gone (`working = False`). Subclass it with another `url` to use one."""
 
     url = "https://chatanywhere.cn"
@@ -211,7 +213,7 @@ class ChatAnywhere(_ClientProvider):
     supports_message_history = True
     supports_stream = True
     working = False
-    default_model = WIRES["web"].default_model
+    default_model = PROTOCOLS["web"].default_model
     # The page's backend has no such fields; g4f sees to the first two itself.
     _ignored = _FOR_G4F | {"max_tokens", "stop", "response_format"}
 
@@ -243,12 +245,12 @@ class ChatAnywhere(_ClientProvider):
         return cls._generate(model, messages, proxy=proxy, timeout=timeout, temperature=temperature, **kwargs)
 
     @classmethod
-    def _client(cls, *, api_key: object = None, base_url: object = None, **settings: Any) -> Client:
+    def _service(cls, *, api_key: object = None, base_url: object = None, **settings: Any) -> Service:
         # The page knows neither keys nor other hosts; programs pass them to every provider alike.
-        return Client(protocol="web", base_url=cls.url, **settings)
+        return Service(Settings(protocol="web", base_url=cls.url, **settings))
 
 
-class ChatAnywhereAPI(_ClientProvider):
+class ChatAnywhereAPI(_ServiceProvider):
     """The live service."""
 
     url = "https://api.chatanywhere.tech"
@@ -257,7 +259,7 @@ class ChatAnywhereAPI(_ClientProvider):
     supports_stream = True
     working = True
     needs_auth = True
-    default_model = WIRES["openai"].default_model
+    default_model = PROTOCOLS["openai"].default_model
 
     @classmethod
     def create_async_generator(
@@ -295,10 +297,12 @@ class ChatAnywhereAPI(_ClientProvider):
         Raises:
             ChatAnywhereError: it can't be reached, or refuses the key.
         """
-        client, _ = cls._split({"api_key": api_key, **kwargs})
-        with client:
-            return client.models()
+        service, _ = cls._split({"api_key": api_key, **kwargs})
+        try:
+            return service.models().read()
+        finally:
+            service.close()
 
     @classmethod
-    def _client(cls, *, base_url: str | None = None, **settings: Any) -> Client:
-        return Client(protocol="openai", base_url=base_url or cls.url, **settings)
+    def _service(cls, *, base_url: str | None = None, **settings: Any) -> Service:
+        return Service(Settings(protocol="openai", base_url=base_url or cls.url, **settings))

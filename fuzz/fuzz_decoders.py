@@ -13,10 +13,11 @@ import sys
 import atheris
 
 with atheris.instrument_imports():
+    from chatanywhere._accumulator import Accumulator
+    from chatanywhere._call import Reading
     from chatanywhere._errors import ChatAnywhereError
     from chatanywhere._http.body import Body
-    from chatanywhere._protocols.openai import WIRES
-    from chatanywhere._reply import Reply
+    from chatanywhere._protocols import PROTOCOLS
 
 LIMIT = 1 << 20
 FRAMINGS = ({}, {"transfer-encoding": "chunked"}, {"content-length": "40"})
@@ -33,16 +34,17 @@ def read(choice: int, pieces: list[bytes]) -> tuple[str, str, bool]:
     """Read an answer that comes in these pieces; return its text, its reasoning and whether it is whole."""
     headers = {**FRAMINGS[choice % 3], **CODINGS[choice // 3 % 4]}
     protocol, content_type = DECODERS[choice // 12 % 4]
-    reply = Reply()
-    reply.begin(Body(headers, limit=LIMIT), WIRES[protocol].decoder(content_type))
+    reading = Reading(Body(headers, limit=LIMIT), PROTOCOLS[protocol].chat.decoder(content_type))
+    answer = Accumulator()
     for piece in [*pieces, b""]:
-        for _ in reply.feed(piece):
-            pass
-        if reply.over or reply.error:
+        for event in reading.feed(piece):
+            if event is not None:
+                answer.add(event)
+        if reading.complete or reading.error:
             break
-    assert reply.over or isinstance(reply.error, ChatAnywhereError)
-    assert len(reply.text) <= LIMIT
-    return reply.text, reply.reasoning, reply.over
+    assert reading.complete or isinstance(reading.error, ChatAnywhereError)
+    assert len(answer.text) <= LIMIT
+    return answer.text, answer.reasoning, reading.complete
 
 
 def test_one_input(data: bytes) -> None:

@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
+from chatanywhere._accumulator import Accumulator
+from chatanywhere._call import Reading
 from chatanywhere._errors import ChatAnywhereError
-from chatanywhere._protocols.openai import WIRES, Decoder
-from chatanywhere._types import Event, ReasoningDelta, Started, TextDelta
+from chatanywhere._http.body import Body
+from chatanywhere._protocols import PROTOCOLS
+from chatanywhere._protocols.protocol import Decoder
+from chatanywhere._types import Completion, Event, ReasoningDelta, Started, TextDelta
 
-WEB, OPENAI = WIRES["web"], WIRES["openai"]
+
+class Answer:
+    """An answer that is read as a stream reads it, from the bytes to the value, without a connection."""
+
+    def __init__(self, protocol: str, headers: Mapping[str, str], limit: int | None = None) -> None:
+        decoder = PROTOCOLS[protocol].chat.decoder(headers.get("content-type", ""))
+        self._reading = Reading(Body(headers, limit=limit), decoder)
+        self._accumulator = Accumulator()
+        self.delivered = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that `data` completes."""
+        events = [event for event in self._reading.feed(data) if event is not None]
+        self.delivered |= any([self._accumulator.add(event) for event in events])
+        return events
+
+    @property
+    def over(self) -> bool:
+        return self._reading.complete
+
+    @property
+    def done(self) -> bool:
+        return self._reading.done
+
+    @property
+    def error(self) -> ChatAnywhereError | None:
+        return self._reading.error
+
+    @property
+    def text(self) -> str:
+        return self._accumulator.text
+
+    @property
+    def reasoning(self) -> str:
+        return self._accumulator.reasoning
+
+    def completion(self, request_id: str | None) -> Completion:
+        return self._accumulator.completion(request_id)
 
 
 class Decoded(NamedTuple):
@@ -19,7 +61,7 @@ class Decoded(NamedTuple):
     error: ChatAnywhereError | None
 
 
-def decode(decoder: Decoder, *blocks: bytes) -> Decoded:
+def decode(decoder: Decoder[Event], *blocks: bytes) -> Decoded:
     """Decode an answer as the client does: up to its end, or the place where it says that it is over."""
     events: list[Event] = []
     try:
@@ -33,7 +75,7 @@ def decode(decoder: Decoder, *blocks: bytes) -> Decoded:
     return Decoded(events, None)
 
 
-def feed(decoder: Decoder, block: bytes) -> list[Event]:
+def feed(decoder: Decoder[Event], block: bytes) -> list[Event]:
     """The events that a block completes."""
     events: list[Event] = []
     decoder.feed(block, events)
@@ -41,11 +83,11 @@ def feed(decoder: Decoder, block: bytes) -> list[Event]:
 
 
 def web(*blocks: bytes, content_type: str = "text/plain") -> Decoded:
-    return decode(WEB.decoder(content_type), *blocks)
+    return decode(PROTOCOLS["web"].chat.decoder(content_type), *blocks)
 
 
 def openai(*blocks: bytes, content_type: str = "text/event-stream") -> Decoded:
-    return decode(OPENAI.decoder(content_type), *blocks)
+    return decode(PROTOCOLS["openai"].chat.decoder(content_type), *blocks)
 
 
 def sse(*chunks: Any) -> bytes:

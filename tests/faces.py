@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from chatanywhere import AsyncClient, ChatAnywhereError, Client
+from chatanywhere import ChatAnywhereError, Client
 
 FORK = importlib.util.find_spec("urllib3_future") is not None
 """Whether urllib3's files have been replaced by those of urllib3-future, as installing niquests does."""
@@ -79,7 +79,7 @@ class Face:
         options: dict[str, Any],
         outcome: Outcome,
     ) -> None:
-        async with AsyncClient.from_sync(client).stream(messages, **options) as stream:
+        async with client.as_async().stream(messages, **options) as stream:
             async for piece in stream:
                 outcome.pieces.append(piece)
                 on_piece(piece)

@@ -16,8 +16,8 @@ import threading
 import time
 import tracemalloc
 import warnings
-from collections.abc import Awaitable, Iterator
-from typing import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -27,13 +27,13 @@ from raw_server import BEGUN, RawServer, sockets_to
 from chatanywhere import (
     APITimeoutError,
     AsyncClient,
-    AsyncStream,
     Client,
     NotFoundError,
     Retry,
     StreamCancelledError,
     TextDelta,
 )
+from chatanywhere._async_client import Driver
 from chatanywhere._http.connections import GuardedConnection
 from chatanywhere.testing import Fault, LoopbackServer
 
@@ -273,13 +273,13 @@ def test_a_slow_reader_slows_the_server_down(raw_server: RawServer, backend: str
 
 @backends
 def test_the_callers_context_reaches_the_log(caplog: pytest.LogCaptureFixture, backend: str) -> None:
-    """A context variable of the task is seen where its call logs a retry, which is in a worker thread."""
+    """A context variable of the task is seen where its call logs a retry."""
     user = contextvars.ContextVar("user", default="nobody")
-    seen: list[tuple[str, bool]] = []
+    seen: list[str] = []
 
     class Filter(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
-            seen.append((user.get(), threading.current_thread() is threading.main_thread()))
+            seen.append(user.get())
             return True
 
     async def main() -> None:
@@ -295,17 +295,17 @@ def test_the_callers_context_reaches_the_log(caplog: pytest.LogCaptureFixture, b
             run(backend, main)
     finally:
         logger.removeFilter(watch)
-    assert seen == [("Ada", False)]
+    assert seen == ["Ada"]
 
 
 @backends
 def test_an_error_shows_where_it_was_made(backend: str) -> None:
-    """The traceback leads from the caller through the worker thread to the attempt that failed."""
+    """The traceback leads from the caller to the attempt that failed."""
     with LoopbackServer(faults=[Fault.status(404)]) as server, pytest.raises(NotFoundError) as caught:
         run(backend, AsyncClient("k", base_url=server.url).complete, "Hello")
     names = [frame.name for frame in caught.traceback]
     assert "complete" in names
-    assert "_attempt" in names
+    assert "open" in names
 
 
 @backends
@@ -317,7 +317,7 @@ def test_events_and_facts_are_those_of_the_blocking_stream(backend: str) -> None
             expected = [event for event in blocking.events() if type(event).__name__ != "Started"]
 
         async def main() -> None:
-            stream = AsyncClient.from_sync(client).stream("Hello")
+            stream = client.as_async().stream("Hello")
             with pytest.raises(RuntimeError, match="not been opened"):
                 _ = stream.status_code
             assert (stream.text, stream.reasoning) == ("", "")
@@ -617,16 +617,16 @@ def test_a_task_cancelled_while_a_bomb_is_unpacked_closes_its_connection(
     raw_server: RawServer, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unpacking what has arrived lets the loop have its turns; a task cancelled in one of them ends its call."""
-    pause = AsyncStream._pause
+    pause = Driver._pause
 
     async def main() -> None:
         scope = anyio.CancelScope()
 
-        async def cancelled_pause(stream: AsyncStream) -> None:
+        async def cancelled_pause(driver: Driver[Any]) -> None:
             scope.cancel()
-            await pause(stream)
+            await pause(driver)
 
-        monkeypatch.setattr(AsyncStream, "_pause", cancelled_pause)
+        monkeypatch.setattr(Driver, "_pause", cancelled_pause)
         stream = AsyncClient("k", base_url=raw_server.url, timeout=5).stream("Hello")
         with scope:
             async for _ in stream:

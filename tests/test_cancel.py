@@ -7,9 +7,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Callable
 
 import pytest
 from raw_server import BEGUN, RawServer
@@ -192,7 +191,7 @@ def test_ctrl_c_while_decoding_is_no_end(raw_server: RawServer, monkeypatch: pyt
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("chatanywhere._protocols.openai._TextDecoder.feed", interrupt)
+        patch.setattr("chatanywhere._protocols.web.TextDecoder.feed", interrupt)
         with pytest.raises(KeyboardInterrupt):
             next(stream)
     with pytest.raises(StreamCancelledError):

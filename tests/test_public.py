@@ -20,26 +20,35 @@ MAY_IMPORT: dict[str, str | None] = {
     "_errors": "",
     "_types": "",
     "_policy": "_errors",
+    "_accumulator": "_types",
     "_http": "",
     "_http.body": "_errors",
-    "_http.connections": "_errors _policy",
-    "_http.socks": "_http.connections",
-    "_http.transport": "_errors _http.body _http.connections _http.socks",
+    "_http.scope": "_errors _policy",
+    "_http.connections": "_http.scope",
+    "_http.socks": "_http.scope _http.connections",
+    "_http.transport": "_errors _http.body _http.scope _http.connections _http.socks",
     "_http.receiver": "_errors _http.transport",
-    "_protocols": "",
+    "_protocols": "_protocols.protocol _protocols.openai _protocols.web",
+    "_protocols.protocol": "_errors _types",
     "_protocols.sse": "",
-    "_protocols.openai": "_errors _types _protocols.sse",
-    "_reply": "_errors _types _http.body _protocols.openai",
-    "_call": "_errors _policy _http.connections _http.transport _protocols.openai",
-    "_stream": "_errors _types _reply _http.transport _call",
-    "_client": "_errors _types _policy _http.transport _protocols.openai _call _stream _async_client",
-    "_async_client": "_errors _types _policy _http.connections _http.transport _http.receiver _call _stream _client",
+    "_protocols.text": "_errors _types",
+    "_protocols.service": "_errors _protocols.text",
+    "_protocols.openai": "_errors _types _protocols.protocol _protocols.service _protocols.sse _protocols.text",
+    "_protocols.web": "_types _protocols.protocol _protocols.text",
+    "_config": "_errors _policy _http.transport _protocols _protocols.protocol _protocols.service",
+    "_call": "_errors _types _policy _config _http.body _http.scope _http.transport _protocols.protocol "
+    "_protocols.service",
+    "_stream": "_errors _types _accumulator _http.transport _call",
+    "_client": "_types _policy _config _call _stream _async_client",  # the last inside as_async() only
+    "_async_client": "_errors _types _policy _config _http.scope _http.receiver _call _stream",
     "typing": "_types",
-    "provider": "_types _protocols.openai _client _async_client typing",
-    "testing": "testing.server testing.faults",
+    "provider": "_types _protocols _config _call _stream _async_client typing",
+    "testing": "testing.server testing.routes testing.faults",
     "testing.talker": "",
-    "testing.faults": "",
-    "testing.server": "testing.talker testing.faults",
+    "testing.writer": "",
+    "testing.faults": "testing.writer",
+    "testing.routes": "testing.talker testing.writer testing.faults",
+    "testing.server": "testing.writer testing.faults testing.routes",
     "cli": ANY,
     "": ANY,
     "__main__": ANY,
@@ -91,6 +100,8 @@ def imports(name: str) -> tuple[set[str], set[str]]:
 
 def test_all_is_what_there_is() -> None:
     """`__all__`, dir() and what can be imported are the same names."""
+    assert sorted(chatanywhere.__all__) == chatanywhere.__all__ == dir(chatanywhere)
+    assert all(getattr(chatanywhere, name) for name in chatanywhere.__all__)
     loaded = {
         name
         for name, value in vars(chatanywhere).items()
@@ -98,9 +109,7 @@ def test_all_is_what_there_is() -> None:
         and not inspect.ismodule(value)
         and name not in ("annotations", "Any", "TYPE_CHECKING")
     }
-    assert sorted(chatanywhere.__all__) == chatanywhere.__all__ == dir(chatanywhere)
-    assert loaded | {"AsyncClient", "AsyncStream", "__version__"} == set(chatanywhere.__all__)
-    assert all(getattr(chatanywhere, name) for name in chatanywhere.__all__)
+    assert loaded | {"__version__"} == set(chatanywhere.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = chatanywhere.no_such_name
 
@@ -155,7 +164,7 @@ ONLY_BLOCKING = {
     "Stream": {"close": "it is aclose there"},
 }
 ONLY_ASYNC = {
-    "AsyncClient": {"aclose": "it is close there", "from_sync": "it makes an async client of a blocking one"},
+    "AsyncClient": {"aclose": "it is close there"},
     "AsyncStream": {"aclose": "it is close there"},
 }
 

@@ -13,25 +13,24 @@ import asyncio
 import functools
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Union
 
 import anyio
 
 from .._errors import ChatAnywhereError
-from .transport import Answer
+from .transport import HTTPResponse
 
 
 class AnyioReceiver:
     """Receives on every event loop that anyio knows."""
 
-    def __init__(self, answer: Answer) -> None:
-        assert answer.waitable is not None
-        self.answer = answer
-        self._socket = answer.waitable
+    def __init__(self, response: HTTPResponse) -> None:
+        assert response.waitable is not None
+        self.response = response
+        self._socket = response.waitable
 
-    def serves(self, answer: Answer) -> bool:
+    def serves(self, response: HTTPResponse) -> bool:
         """Whether it can receive this answer for the code that asks."""
-        return answer is self.answer
+        return response is self.response
 
     async def receive(self, limit: float | None) -> bytes | None:
         """Wait for bytes and return them, `b""` at the end of the connection; None after `limit` seconds.
@@ -43,13 +42,13 @@ class AnyioReceiver:
             data = None
             while data is None:  # over TLS, what has arrived may be less than a record
                 await anyio.wait_readable(self._socket)
-                data = self.answer.receive_nowait()
+                data = self.response.receive_nowait()
             return data
         return None
 
     def close(self) -> None:
         """Close the answer; from any thread."""
-        self.answer.close()
+        self.response.close()
 
 
 class AsyncioReceiver:
@@ -59,12 +58,12 @@ class AsyncioReceiver:
         NotImplementedError: this kind of loop can't wait for sockets.
     """
 
-    def __init__(self, answer: Answer, loop: asyncio.AbstractEventLoop) -> None:
-        assert answer.waitable is not None
+    def __init__(self, response: HTTPResponse, loop: asyncio.AbstractEventLoop) -> None:
+        assert response.waitable is not None
         self._loop = loop
-        self.answer = answer
-        self._receive = answer.receive_nowait
-        self._descriptor = answer.waitable.fileno()
+        self.response = response
+        self._receive = response.receive_nowait
+        self._descriptor = response.waitable.fileno()
         self._registered = False
         self._waiter: asyncio.Future[None] | None = None
         self._arrived: bytes | ChatAnywhereError | None = None
@@ -72,13 +71,13 @@ class AsyncioReceiver:
         self._timer: asyncio.TimerHandle | None = None
         self._register()
 
-    def serves(self, answer: Answer) -> bool:
+    def serves(self, response: HTTPResponse) -> bool:
         """Whether it can receive this answer for the code that asks; not when that runs on a later loop.
 
         Raises:
             RuntimeError: the code that asks runs on another loop, while this one is still open.
         """
-        if answer is not self.answer:
+        if response is not self.response:
             return False
         if self._is_here():
             return True
@@ -124,7 +123,7 @@ class AsyncioReceiver:
             self._unregister()
             if self._timer is not None:
                 self._timer.cancel()
-        self.answer.close()
+        self.response.close()
 
     def _register(self) -> None:
         self._loop.add_reader(self._descriptor, self._on_readable)
@@ -166,16 +165,16 @@ class AsyncioReceiver:
                 self._set_timer()
 
 
-Receiver = Union[AnyioReceiver, AsyncioReceiver]
+Receiver = AnyioReceiver | AsyncioReceiver
 
 
-def receiver(answer: Answer) -> Receiver:
+def receiver(response: HTTPResponse) -> Receiver:
     """Return the best one for the event loop that is running. The answer is `waitable`."""
     loop = _asyncio_loop()
     if loop is not None:
         with suppress(NotImplementedError):
-            return AsyncioReceiver(answer, loop)
-    return AnyioReceiver(answer)
+            return AsyncioReceiver(response, loop)
+    return AnyioReceiver(response)
 
 
 def thread_safe(function: Callable[[], object]) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""SOCKS proxies whose connections obey an exchange. The only user of PySocks; imported when such a proxy is used."""
+"""SOCKS proxies, with connections that obey the scope of their call. The only user of PySocks; imported when needed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from .connections import (
     GuardedSecureConnection,
     GuardedSecurePool,
     GuardedSocket,
-    current,
+    resolve,
 )
+from .scope import current
 
 
 class _SocksSocket(GuardedSocket, socks.socksocket):
-    """PySocks talks to the proxy through the methods that obey the exchange."""
+    """PySocks talks to the proxy through the methods that obey the scope."""
 
 
 class _SocksConnection(GuardedConnection):
@@ -30,7 +31,7 @@ class _SocksConnection(GuardedConnection):
         options = self._options
         target: str = self._dns_host
         if not options["rdns"]:  # PySocks would look the name up without a limit
-            target = current.get().resolve(target, self.port)[0][4][0]
+            target = resolve(current.get(), target, self.port)[0][4][0]
 
         def connect(sock: _SocksSocket, address: tuple[Any, ...]) -> None:
             sock.set_proxy(

@@ -1,4 +1,4 @@
-"""Opens an exchange through requests, and says what went wrong in our own words.
+"""Sends requests through requests' adapter, and says what went wrong in our own words.
 
 requests' adapter is used without its `Session`. A session would let `~/.netrc` replace the key, follow
 redirects with the key and the body, keep cookies, and let the environment overrule explicit proxies and CA
@@ -31,7 +31,8 @@ from .._errors import (
     StreamInterruptedError,
 )
 from .body import Body
-from .connections import POOLS, RECEIVE_SIZE, Exchange, GuardedSocket, GuardedSSLSocket
+from .connections import POOLS, RECEIVE_SIZE, GuardedSocket, GuardedSSLSocket, RawResponse
+from .scope import CallScope, current
 
 _FOREIGN = (
     requests.RequestException,
@@ -54,7 +55,7 @@ _TLS_REMEDIES = {
 """By OpenSSL's names of the reasons."""
 
 
-class Answer:
+class HTTPResponse:
     """An answer whose head has come.
 
     Attributes:
@@ -64,15 +65,15 @@ class Answer:
         waitable: the socket for an event loop to wait for; None where only `receive`, in a thread, will do.
     """
 
-    def __init__(self, response: requests.Response, exchange: Exchange, max_bytes: int | None) -> None:
+    def __init__(self, response: requests.Response, scope: CallScope, max_bytes: int | None) -> None:
         self.status_code: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._raw = response.raw
-        self._exchange = exchange
-        exchange.reading()
+        self._scope = scope
+        scope.reading()
         self._closed = False
         # None where urllib3 has been replaced, or mocked: its public method is used then.
-        self._response = exchange.response
+        self._response: RawResponse | None = scope.response
         self.waitable: GuardedSocket | None = None if self._response is None else self._response.waitable
         self.body = Body(
             response.headers,
@@ -80,6 +81,11 @@ class Answer:
             framed=self._response is not None,
             empty=response.status_code in (204, 304),
         )
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name for the request, from the header `x-request-id`."""
+        return self.headers.get("x-request-id")
 
     def receive(self) -> bytes:
         """Wait for bytes and return them; `b""` says that the connection has ended.
@@ -90,9 +96,10 @@ class Answer:
         try:
             if self._response is not None:
                 return self._response.receive()
-            return self._raw.read1(RECEIVE_SIZE, decode_content=False)
+            data: bytes = self._raw.read1(RECEIVE_SIZE, decode_content=False)
+            return data
         except _FOREIGN as exc:
-            raise self._exchange.failure() or _interruption(exc) from exc
+            raise self._scope.failure() or _interruption(exc) from exc
 
     def receive_nowait(self) -> bytes | None:
         """Return what has arrived on `waitable`, `b""` at its end, None if nothing has.
@@ -104,14 +111,14 @@ class Answer:
         try:
             return self._response.receive_nowait()
         except _FOREIGN as exc:
-            raise self._exchange.failure() or _interruption(exc) from exc
+            raise self._scope.failure() or _interruption(exc) from exc
 
     def close(self) -> None:
         """Give the connection back to its pool if the body was read to its end, else close it."""
         if self._closed:
             return
-        self._exchange.detach()
-        reusable = self.body.complete and not self.body.surplus and not self._exchange.cancelled
+        self._scope.detach()
+        reusable = self.body.complete and not self.body.surplus and not self._scope.cancelled
         if not reusable:
             self._raw.close()
         # Ctrl-C may come anywhere, and closing may then be tried again; but a signal handler that comes while the
@@ -133,44 +140,40 @@ class Transport:
         self._process = os.getpid()
 
     def open(
-        self, url: str, headers: Mapping[str, str], content: bytes | None, exchange: Exchange, *, max_bytes: int | None
-    ) -> Answer:
-        """Send `content` (None: ask with GET) and wait for the head of the answer, whatever its status.
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, *, max_bytes: int | None
+    ) -> HTTPResponse:
+        """Send a request inside the current scope, and wait for the head of the answer, whatever its status.
 
         Raises:
             ChatAnywhereError: there is none.
             ValueError: the environment names a proxy or a CA bundle that can't be used.
         """
+        scope = current.get()
         adapter = self._pool()
         proxy = adapter.environment_proxy(url) if self._proxy is None else self._proxy
         proxies = {"all": proxy} if proxy else {}
-        method = "GET" if content is None else "POST"
-
-        def send() -> requests.Response:
-            request = requests.Request(method, url, headers=dict(headers), data=content).prepare()
-            return adapter.send(request, stream=True, verify=bool(self._verify), proxies=proxies)
-
         if url.startswith("https:"):
             _ = adapter.tls_context  # a bad CA bundle is told here; requests would take it for a bad URL
         try:
-            response = exchange.run(send)
+            request = requests.Request(method, url, headers=dict(headers), data=content).prepare()
+            response = adapter.send(request, stream=True, verify=bool(self._verify), proxies=proxies)
         except _FOREIGN as exc:
             foreign = exc
         except BaseException:
-            exchange.detach()
+            scope.detach()
             raise
         else:
             try:
-                return Answer(response, exchange, max_bytes)
+                return HTTPResponse(response, scope, max_bytes)
             except ProtocolError:
-                exchange.detach()
+                scope.detach()
                 response.close()
                 raise
-        exchange.detach()
+        scope.detach()
         # Raised out here, and from the root alone: the errors around it hold the request with the key, and the
         # pool with the proxy's password.
         root = _root(foreign)
-        raise exchange.failure() or _opening_error(foreign, root, urlsplit(url).netloc) from root
+        raise scope.failure() or _opening_error(foreign, root, urlsplit(url).netloc) from root
 
     def close(self) -> None:
         """Close the pooled connections. The next call opens new ones."""
@@ -194,7 +197,7 @@ class Transport:
 
 
 class _Adapter(HTTPAdapter):
-    """requests' adapter, over connections that obey an exchange."""
+    """requests' adapter, over connections that obey the scope of their call."""
 
     def __init__(self, verify: bool | str) -> None:
         self._verify = verify
@@ -257,8 +260,6 @@ class _Adapter(HTTPAdapter):
     def tls_context(self) -> ssl.SSLContext:
         context: ssl.SSLContext = create_urllib3_context()
         context.sslsocket_class = GuardedSSLSocket
-        # Python 3.9 asks OpenSSL to take a cut connection for one that ended, and has no name for that option.
-        context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0x80)
         if self._verify is False:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

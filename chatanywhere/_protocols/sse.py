@@ -9,7 +9,7 @@ MAX_EVENT = 16 * 1024 * 1024
 """Characters that one line, or the data of one event, may have."""
 
 
-class Decoder:
+class EventStreamDecoder:
     """Turns the text of an event stream, cut anywhere, into the `data` of its events.
 
     Event types, ids and `retry` are for reconnecting and for pages that listen by type; nothing here does

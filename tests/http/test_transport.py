@@ -13,8 +13,8 @@ import ssl
 import struct
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import pytest
 import trustme

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import json
 from typing import Any
 
 import pytest
+from decoding import Answer, chunk, sse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatanywhere._errors import ProtocolError, RateLimitError, StreamInterruptedError
-from chatanywhere._http.body import Body
-from chatanywhere._protocols.openai import WIRES
-from chatanywhere._reply import Reply
 from chatanywhere._types import (
     Completion,
     Event,
@@ -30,35 +27,21 @@ CHUNKED = {"transfer-encoding": "chunked"}
 CLOSE = b""  # what the connection gives when it has ended
 
 
-def begin(reply: Reply, protocol: str, headers: dict[str, str], limit: int | None = None) -> Reply:
-    reply.begin(Body(headers, limit=limit), WIRES[protocol].decoder(headers.get("content-type", "")))
-    return reply
+def openai(headers: dict[str, str] = CHUNKED, limit: int | None = None) -> Answer:
+    return Answer("openai", headers, limit)
 
 
-def openai(headers: dict[str, str] = CHUNKED, limit: int | None = None) -> Reply:
-    return begin(Reply(), "openai", headers, limit)
-
-
-def take(reply: Reply, *pieces: bytes) -> list[Event]:
+def take(answer: Answer, *pieces: bytes) -> list[Event]:
     """Feed an answer as the client does: until it is over or wrong."""
     events: list[Event] = []
     for piece in pieces:
-        if not reply.over and reply.error is None:
-            events += reply.feed(piece)
+        if not answer.over and answer.error is None:
+            events += answer.feed(piece)
     return events
-
-
-def sse(*chunks: Any) -> bytes:
-    datas = (chunk if isinstance(chunk, str) else json.dumps(chunk) for chunk in chunks)
-    return "".join(f"data: {data}\n\n" for data in datas).encode()
 
 
 def framed(content: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(content), content)
-
-
-def chunk(finish_reason: str | None = None, **delta: Any) -> dict[str, Any]:
-    return {"id": "c1", "model": "m1", "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
 
 
 LAST = framed(b"")
@@ -92,8 +75,8 @@ COMPLETION = Completion(
 
 def test_bytes_come_to_events_and_to_a_completion() -> None:
     """A whole answer gives its events in order, and is one value in the end."""
-    reply = openai()
-    assert take(reply, framed(ANSWER), LAST) == [
+    answer = openai()
+    assert take(answer, framed(ANSWER), LAST) == [
         STARTED,
         ReasoningDelta("嗯…"),
         TextDelta("你好 😀"),
@@ -104,8 +87,8 @@ def test_bytes_come_to_events_and_to_a_completion() -> None:
         Finished("tool_calls"),
         Usage(1, 2, 3),
     ]
-    assert (reply.over, reply.done, reply.delivered, reply.error) == (True, True, True, None)
-    assert reply.completion("r1") == COMPLETION
+    assert (answer.over, answer.done, answer.delivered, answer.error) == (True, True, True, None)
+    assert answer.completion("r1") == COMPLETION
 
 
 COMPRESSED = gzip.compress(ANSWER)
@@ -115,39 +98,39 @@ WIRE = b"".join(framed(COMPRESSED[start : start + 50]) for start in range(0, len
 @given(st.sets(st.integers(1, len(WIRE) - 1)))
 def test_any_split_gives_the_same_completion(places: set[int]) -> None:
     """Chunks, gzip, UTF-8, events and JSON together come to the same value however the bytes are cut."""
-    reply = openai({**CHUNKED, "content-encoding": "gzip"})
+    answer = openai({**CHUNKED, "content-encoding": "gzip"})
     pieces = [WIRE[start:end] for start, end in zip([0, *sorted(places)], [*sorted(places), len(WIRE)])]
-    events = take(reply, *pieces)
-    assert (reply.over, reply.error, reply.completion("r1")) == (True, None, COMPLETION)
+    events = take(answer, *pieces)
+    assert (answer.over, answer.error, answer.completion("r1")) == (True, None, COMPLETION)
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == COMPLETION.text
 
 
 def test_the_text_so_far_is_at_hand() -> None:
     """Text and thoughts can be asked for after each piece and have all that came until then."""
-    reply = openai()
-    assert (reply.text, reply.reasoning) == ("", "")
+    answer = openai()
+    assert (answer.text, answer.reasoning) == ("", "")
     for number in range(1, 4):
-        take(reply, framed(sse(chunk(reasoning_content="嗯", content="好"))))
-        assert (reply.text, reply.reasoning) == ("好" * number, "嗯" * number)
+        take(answer, framed(sse(chunk(reasoning_content="嗯", content="好"))))
+        assert (answer.text, answer.reasoning) == ("好" * number, "嗯" * number)
 
 
 def test_the_web_protocol_tells_nothing_but_the_text() -> None:
     """An answer of the web protocol is its text, and is over when its framing says so."""
-    reply = begin(Reply(), "web", {"content-length": "6"})
-    assert take(reply, "你".encode()) == [TextDelta("你")]
-    assert (reply.over, reply.done) == (False, False)
-    assert take(reply, "好".encode()) == [TextDelta("好")]
-    assert (reply.over, reply.done, reply.error) == (True, True, None)
-    assert reply.completion(None) == Completion("你好")
+    answer = Answer("web", {"content-length": "6"})
+    assert take(answer, "你".encode()) == [TextDelta("你")]
+    assert (answer.over, answer.done) == (False, False)
+    assert take(answer, "好".encode()) == [TextDelta("好")]
+    assert (answer.over, answer.done, answer.error) == (True, True, None)
+    assert answer.completion(None) == Completion("你好")
 
 
 def test_an_answer_that_the_connection_ends_is_over_with_it() -> None:
     """Without framing the end of the connection is the end, and what was held back until then comes out."""
-    reply = begin(Reply(), "web", {"content-type": "text/html"})
-    assert take(reply, b"<") == []
-    assert (reply.over, reply.delivered) == (False, False)
-    assert take(reply, CLOSE) == [TextDelta("<")]
-    assert (reply.over, reply.delivered, reply.text) == (True, True, "<")
+    answer = Answer("web", {"content-type": "text/html"})
+    assert take(answer, b"<") == []
+    assert (answer.over, answer.delivered) == (False, False)
+    assert take(answer, CLOSE) == [TextDelta("<")]
+    assert (answer.over, answer.delivered, answer.text) == (True, True, "<")
 
 
 @pytest.mark.parametrize(
@@ -164,20 +147,20 @@ def test_an_answer_that_the_connection_ends_is_over_with_it() -> None:
 )
 def test_an_answer_is_delivered_with_its_first_piece(content: dict[str, Any], delivered: bool) -> None:
     """Text, thoughts and tool calls rule out another attempt; what says nothing of the answer does not."""
-    reply = openai()
-    assert len(take(reply, framed(sse(content)))) >= 1
-    assert reply.delivered is delivered
+    answer = openai()
+    assert len(take(answer, framed(sse(content)))) >= 1
+    assert answer.delivered is delivered
 
 
 def test_done_comes_before_over() -> None:
     """`[DONE]` says that nothing more is to come; the answer is over when its framing has ended as well."""
-    reply = openai()
-    take(reply, HI)
-    assert (reply.done, reply.over) == (False, False)
-    take(reply, framed(sse(DONE)))
-    assert (reply.done, reply.over) == (True, False)
-    take(reply, LAST)
-    assert (reply.done, reply.over) == (True, True)
+    answer = openai()
+    take(answer, HI)
+    assert (answer.done, answer.over) == (False, False)
+    take(answer, framed(sse(DONE)))
+    assert (answer.done, answer.over) == (True, False)
+    take(answer, LAST)
+    assert (answer.done, answer.over) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -192,10 +175,10 @@ def test_done_comes_before_over() -> None:
 )
 def test_nothing_behind_done_spoils_the_answer(after: list[bytes]) -> None:
     """Behind `[DONE]` nothing of the answer can be missing, so what comes or fails there is not looked at."""
-    reply = openai()
-    events = take(reply, HI + framed(sse(chunk("stop"), DONE)), *after)
+    answer = openai()
+    events = take(answer, HI + framed(sse(chunk("stop"), DONE)), *after)
     assert events == [STARTED, TextDelta("Hi"), Finished("stop")]
-    assert (reply.over, reply.error) == (True, None)
+    assert (answer.over, answer.error) == (True, None)
 
 
 @pytest.mark.parametrize(
@@ -213,32 +196,32 @@ def test_nothing_behind_done_spoils_the_answer(after: list[bytes]) -> None:
 @pytest.mark.parametrize("together", [True, False], ids=["in one piece", "apart"])
 def test_an_error_is_left_behind_the_events_before_it(wire: list[bytes], kind: type[Exception], together: bool) -> None:
     """What came before the error is given out and kept, whether or not it came in the same piece."""
-    reply = openai(limit=600)
+    answer = openai(limit=600)
     first, *rest = wire
     pieces = [HI + first, *rest, CLOSE] if together else [HI, *wire]
-    assert take(reply, *pieces) == [STARTED, TextDelta("Hi")]
-    assert type(reply.error) is kind
-    assert (reply.over, reply.delivered, reply.text) == (False, True, "Hi")
+    assert take(answer, *pieces) == [STARTED, TextDelta("Hi")]
+    assert type(answer.error) is kind
+    assert (answer.over, answer.delivered, answer.text) == (False, True, "Hi")
 
 
 @pytest.mark.parametrize("index", [[], {}, "1", None], ids=repr)
 def test_a_tool_call_that_makes_no_sense_is_an_error_of_the_answer(index: object) -> None:
     """A tool call with an index that is no number never makes the library fail in its own words."""
-    reply = openai()
-    take(reply, framed(sse(chunk(tool_calls=[{"index": 0}]), chunk(tool_calls=[{"index": index}]), DONE)), LAST)
-    assert reply.error is None or isinstance(reply.error, ProtocolError)
-    assert reply.completion(None).tool_calls[0] == ToolCall(None, None, "")
+    answer = openai()
+    take(answer, framed(sse(chunk(tool_calls=[{"index": 0}]), chunk(tool_calls=[{"index": index}]), DONE)), LAST)
+    assert answer.error is None or isinstance(answer.error, ProtocolError)
+    assert answer.completion(None).tool_calls[0] == ToolCall(None, None, "")
 
 
 def test_another_attempt_takes_the_place_of_a_failed_one() -> None:
     """After an error that came before any piece of the answer, the next attempt's answer is the answer."""
-    reply = openai()
-    assert take(reply, framed(sse(chunk())), CLOSE) == [STARTED]
-    assert isinstance(reply.error, StreamInterruptedError)
-    assert reply.delivered is False
+    answer = openai()
+    assert take(answer, framed(sse(chunk())), CLOSE) == [STARTED]
+    assert isinstance(answer.error, StreamInterruptedError)
+    assert answer.delivered is False
 
-    begin(reply, "openai", CHUNKED)
-    assert (reply.error, reply.over, reply.done) == (None, False, False)
+    answer = openai()
+    assert (answer.error, answer.over, answer.done) == (None, False, False)
     second = {**chunk("stop", content="Hi"), "id": "c2"}
-    assert take(reply, framed(sse(second, DONE)), LAST) == [Started("c2", "m1"), TextDelta("Hi"), Finished("stop")]
-    assert reply.completion("r2") == Completion("Hi", finish_reason="stop", id="c2", model="m1", request_id="r2")
+    assert take(answer, framed(sse(second, DONE)), LAST) == [Started("c2", "m1"), TextDelta("Hi"), Finished("stop")]
+    assert answer.completion("r2") == Completion("Hi", finish_reason="stop", id="c2", model="m1", request_id="r2")

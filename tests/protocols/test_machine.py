@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from decoding import Answer
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from chatanywhere._errors import StreamInterruptedError
-from chatanywhere._http.body import Body
-from chatanywhere._protocols.openai import WIRES
-from chatanywhere._reply import Reply
 
 texts = st.text(min_size=1, max_size=8)
 sizes = st.integers(1, 200)
 
 
 class Answering(RuleBasedStateMachine):
-    """A server that says things, a network that delivers some of the bytes, and a reply that reads them."""
+    """A server that says things, a network that delivers some of the bytes, and an answer that is read from them."""
 
     @initialize()
     def begin(self) -> None:
-        self.reply = Reply()
-        self.reply.begin(Body({"transfer-encoding": "chunked"}, limit=None), WIRES["openai"].decoder(""))
+        self.answer = Answer("openai", {"transfer-encoding": "chunked"})
         self.on_the_way = bytearray()
         self.said = ""
         self.thought = ""
@@ -66,25 +63,25 @@ class Answering(RuleBasedStateMachine):
     def deliver(self, size: int) -> None:
         piece = bytes(self.on_the_way[:size])
         del self.on_the_way[:size]
-        if piece and not self.reply.over:
-            events = list(self.reply.feed(piece))
-            assert self.reply.error is None
+        if piece and not self.answer.over:
+            events = self.answer.feed(piece)
+            assert self.answer.error is None
             assert all(getattr(event, "text", "-") for event in events)
 
     @invariant()
     def nothing_is_made_up_or_reordered(self) -> None:
         """At every moment the text is the beginning of what was said."""
-        assert self.said.startswith(self.reply.text)
-        assert self.thought.startswith(self.reply.reasoning)
+        assert self.said.startswith(self.answer.text)
+        assert self.thought.startswith(self.answer.reasoning)
 
     def teardown(self) -> None:
         """At the end of the connection the answer is whole, or it is an error that keeps the text."""
         self.deliver(len(self.on_the_way) or 1)
-        if not self.reply.over:
-            list(self.reply.feed(b""))
-        assert (self.reply.text, self.reply.reasoning) == (self.said, self.thought)
-        assert self.reply.over is self.ended
-        assert self.ended or isinstance(self.reply.error, StreamInterruptedError)
+        if not self.answer.over:
+            self.answer.feed(b"")
+        assert (self.answer.text, self.answer.reasoning) == (self.said, self.thought)
+        assert self.answer.over is self.ended
+        assert self.ended or isinstance(self.answer.error, StreamInterruptedError)
 
 
 TestAnswering = Answering.TestCase

@@ -32,11 +32,13 @@ from chatanywhere._errors import (
     StreamInterruptedError,
     UnprocessableEntityError,
 )
+from chatanywhere._protocols import PROTOCOLS
 from chatanywhere._protocols import sse as event_stream
-from chatanywhere._protocols.openai import WIRES, conversation, error_from
+from chatanywhere._protocols.protocol import as_messages
+from chatanywhere._protocols.service import error_from
 from chatanywhere._types import Event, Finished, ReasoningDelta, Started, TextDelta, ToolCallDelta, Usage
 
-WEB, OPENAI = WIRES["web"], WIRES["openai"]
+WEB, OPENAI = PROTOCOLS["web"], PROTOCOLS["openai"]
 TEXT = "你好, world! 😀\n再见 👩‍👩‍👧"
 QUESTION = [{"role": "user", "content": "Hi"}]
 
@@ -46,7 +48,7 @@ QUESTION = [{"role": "user", "content": "Hi"}]
 
 def test_a_str_is_one_user_message() -> None:
     """The shortest way to ask is a text."""
-    assert conversation("Hi") == QUESTION
+    assert as_messages("Hi") == QUESTION
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_a_str_is_one_user_message() -> None:
 )
 def test_a_conversation_is_taken_as_it_is(messages: Sequence[Mapping[str, Any]]) -> None:
     """Turns are sent unchanged, with whatever keys they have; only a role is needed."""
-    assert conversation(messages) is messages
+    assert as_messages(messages) is messages
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_a_conversation_is_taken_as_it_is(messages: Sequence[Mapping[str, Any]])
 def test_what_is_no_conversation_is_refused(messages: Any, kind: type[Exception], words: str) -> None:
     """Wrong messages are refused before anything is sent, with the index of the wrong turn."""
     with pytest.raises(kind, match=words):
-        conversation(messages)
+        as_messages(messages)
 
 
 def test_a_web_request_is_the_pages() -> None:
@@ -132,7 +134,7 @@ def test_the_title_is_the_text_of_the_last_turn(message: dict[str, Any], title: 
 
 def test_a_web_request_goes_for_the_pages() -> None:
     """The headers are those of the page on the host that is asked, and no key is among them."""
-    headers = WEB.headers("https://example.org", "secret-key")
+    headers = WEB.chat.headers("https://example.org", "secret-key")
     assert headers["Referer"] == "https://example.org/"
     assert headers["Origin"] == "https://example.org"
     assert headers["Authorization"] == ""
@@ -152,7 +154,7 @@ def test_an_openai_request_is_a_chat_completion() -> None:
 
 def test_an_openai_request_carries_the_key() -> None:
     """The key goes into the Authorization header."""
-    assert OPENAI.headers("https://example.org", "secret-key") == {
+    assert OPENAI.chat.headers("https://example.org", "secret-key") == {
         "Accept": "text/event-stream, application/json",
         "Content-Type": "application/json",
         "Authorization": "Bearer secret-key",
@@ -168,7 +170,7 @@ def test_an_openai_request_carries_the_key() -> None:
 )
 def test_options_go_into_the_body(protocol: str, options: dict[str, Any]) -> None:
     """Options are added as they are, and overrule what the protocol sends by itself."""
-    wire = WIRES[protocol]
+    wire = PROTOCOLS[protocol]
     body = wire.body(QUESTION, wire.default_model, options)
     assert {name: body[name] for name in options} == options
 
@@ -199,7 +201,7 @@ def test_text_comes_whole_however_it_is_cut(content_type: str) -> None:
 @pytest.mark.parametrize("content_type", ["text/plain", "text/html"])
 def test_text_is_given_out_as_it_comes(content_type: str) -> None:
     """Each block's text is an event of its own, at once."""
-    decoder = WEB.decoder(content_type)
+    decoder = WEB.chat.decoder(content_type)
     assert feed(decoder, "你".encode()) == [TextDelta("你")]
     assert feed(decoder, b"\xe5\xa5") == []
     assert feed(decoder, b"\xbd!") == [TextDelta("好!")]
@@ -262,7 +264,7 @@ def test_the_openai_protocol_never_answers_in_html(page: str) -> None:
 @pytest.mark.parametrize("wire", [WEB, OPENAI], ids=["web", "openai"])
 def test_a_page_without_end_is_not_read_to_it(wire: Any) -> None:
     """A page is given up once there is more of it than is needed to name it."""
-    decoder = wire.decoder("text/html")
+    decoder = wire.chat.decoder("text/html")
     blocks = itertools.repeat(b"<html><title>Endless</title>" + b"x" * 4096, 100)
     with pytest.raises(ProtocolError, match="titled 'Endless'"):
         list(map(feed, itertools.repeat(decoder), blocks))
@@ -315,7 +317,7 @@ CONVERSATION_EVENTS = [STARTED, ReasoningDelta("嗯…"), TextDelta("你好 😀
 @pytest.mark.parametrize("content_type", ["text/event-stream", "text/event-stream;charset=UTF-8", "", "text/plain"])
 def test_a_stream_is_events(content_type: str) -> None:
     """A usual answer: its name, thoughts, text, the reason of its end, and what it cost."""
-    decoder = OPENAI.decoder(content_type)
+    decoder = OPENAI.chat.decoder(content_type)
     assert feed(decoder, sse(*CONVERSATION)) == CONVERSATION_EVENTS
     assert decoder.done is True
 
@@ -379,7 +381,7 @@ def test_an_answer_need_not_have_a_name(first: dict[str, None]) -> None:
 
 def test_pieces_in_different_blocks_are_events_of_their_own() -> None:
     """Nothing waits for what may follow: a block's text is given out before the next block comes."""
-    decoder = OPENAI.decoder("text/event-stream")
+    decoder = OPENAI.chat.decoder("text/event-stream")
     assert feed(decoder, sse(chunk(content="a"), chunk(content="b"))) == [STARTED, TextDelta("ab")]
     assert feed(decoder, sse(chunk(content="c"))) == [TextDelta("c")]
 

@@ -35,7 +35,7 @@ TOKENS = [
 
 
 def decode(*pieces: str) -> list[str]:
-    decoder = sse.Decoder()
+    decoder = sse.EventStreamDecoder()
     found: list[str] = []
     for piece in pieces:
         decoder.feed(piece, found)
@@ -110,7 +110,7 @@ def test_a_stream_is_interpreted_as_specified(stream: str, expected: list[str]) 
 
 def test_an_event_is_given_out_as_soon_as_its_blank_line_has_come() -> None:
     """A CR may be the first half of a CRLF, and still its event does not wait for the next character."""
-    decoder = sse.Decoder()
+    decoder = sse.EventStreamDecoder()
     found: list[str] = []
     decoder.feed("data: a\r\r", found)
     assert found == ["a"]
@@ -149,7 +149,7 @@ def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_is_too_large_is_refused_behind_the_events_before_it(pieces: list[str]) -> None:
     """A line or an event beyond the limit is a ValueError that says so, after the events that came before."""
-    decoder = sse.Decoder()
+    decoder = sse.EventStreamDecoder()
     found: list[str] = []
 
     def feed() -> None:

@@ -1,0 +1,237 @@
+"""What a client was told: arguments and environment, read and checked once; URLs, headers, keys."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias
+from urllib.parse import SplitResult, urlsplit
+
+from ._errors import AuthenticationError
+from ._http.transport import checked_proxy
+from ._policy import Retry, RetryLike, Timeout, TimeoutLike
+from ._protocols import PROTOCOLS
+from ._protocols.protocol import ChatProtocol
+from ._protocols.service import HOST, KEY_PAGE
+
+Url: TypeAlias = "str | Sequence[str]"
+
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "api_key": ((str, type(None)), "a str"),
+    "base_url": ((str, Iterable, type(None)), "a str or several"),
+    "model": ((str, type(None)), "a str"),
+    "proxy": ((str, type(None)), "a str"),
+    "verify": ((bool, str, os.PathLike), "True, False or a path"),
+    "headers": ((Mapping, type(None)), "a dict"),
+    "max_response_bytes": ((int, type(None)), "an int, or None for no limit"),
+}
+"""The types of the arguments that need a look, and how to say them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of a client, checked, and what follows from them and the environment.
+
+    Attributes:
+        wire: the protocol.
+        hosts: the base URLs, in the order in which they are to be tried.
+        key: the key to send, None if there is none.
+        default_model: the model of calls that name none.
+        ca: whether certificates are verified, or the path of what they are verified with.
+
+    Raises:
+        ValueError, TypeError: an argument can't be used; the message names the remedy.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    base_url: Url | None = None
+    protocol: str = "openai"
+    model: str | None = None
+    timeout: TimeoutLike = Timeout()  # noqa: RUF009  frozen
+    retry: RetryLike = Retry()  # noqa: RUF009  frozen
+    proxy: str | None = field(default=None, repr=False)
+    verify: bool | str | os.PathLike[str] = True
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    max_response_bytes: int | None = 256 * 1024 * 1024
+    wire: ChatProtocol = field(init=False, repr=False)
+    hosts: tuple[str, ...] = field(init=False)
+    key: str | None = field(init=False, repr=False)
+    default_model: str = field(init=False)
+    ca: bool | str = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol={self.protocol!r}: choose one of {', '.join(map(repr, PROTOCOLS))}")
+        wire = PROTOCOLS[self.protocol]
+        check_types(**{name: getattr(self, name) for name in _TYPES})
+        if self.max_response_bytes is not None and self.max_response_bytes < 1:
+            raise ValueError(
+                f"max_response_bytes={self.max_response_bytes}: a positive number of bytes, or None for no limit"
+            )
+        base_url = self.base_url if self.base_url is None or isinstance(self.base_url, str) else tuple(self.base_url)
+        hosts, key = _find_service(wire, base_url, self.api_key)
+        checked: dict[str, Any] = {
+            "base_url": base_url,
+            "headers": checked_headers(self.headers),
+            "timeout": Timeout.of(self.timeout),
+            "retry": Retry.of(self.retry),
+            "ca": _checked_verify(self.verify),
+            "proxy": checked_proxy(self.proxy) if self.proxy else self.proxy,
+            "wire": wire,
+            "hosts": hosts,
+            "key": key,
+            "default_model": self.model or os.environ.get("CHATANYWHERE_MODEL") or wire.default_model,
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def check_key(self) -> None:
+        """See to it that there is a key, if the protocol needs one.
+
+        Raises:
+            AuthenticationError: there is none (`attempts` is 0).
+        """
+        if self.wire.needs_key and self.key is None:
+            raise AuthenticationError(
+                f"no API key: set CHATANYWHERE_API_KEY or pass api_key=. Keys are given out at {KEY_PAGE}",
+                status_code=401,
+            )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what a client pickles: the arguments without the key, which the other process has to know itself."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.init and each.name != "api_key"}
+
+
+def check_types(**arguments: object) -> None:
+    """Hold arguments of a client or a call against the types that they may have.
+
+    Raises:
+        TypeError: one has another; the message names it.
+    """
+    for name, value in arguments.items():
+        types, words = _TYPES[name]
+        if not isinstance(value, types):
+            raise TypeError(f"{name} must be {words}, not {type(value).__name__}")
+
+
+def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return headers that can be sent.
+
+    Raises:
+        ValueError, TypeError: a name or a value can't be.
+    """
+    checked = {}
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"headers[{name!r}]: names and values must be str")
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ValueError(f"headers: {name!r} is not the name of a header (RFC 9110, section 5.1)")
+        if name.lower() in ("content-length", "transfer-encoding"):
+            raise ValueError(f"headers: {name!r} is set by the client, from what it sends")
+        try:
+            value.encode("latin-1")
+        except UnicodeEncodeError:
+            raise ValueError(f"headers[{name!r}] has a character that is not Latin-1") from None
+        if re.search(r"[\r\n\0]", value):
+            raise ValueError(f"headers[{name!r}] has a line break or a NUL")
+        checked[name] = value.strip()
+    return checked
+
+
+def _checked_verify(verify: bool | str | os.PathLike[str]) -> bool | str:
+    if isinstance(verify, bool):
+        return verify
+    path = os.fspath(verify)
+    if not os.path.exists(path):
+        raise ValueError(f"verify={path!r}: there is no such file or folder of CA certificates")
+    return path
+
+
+def _find_service(wire: ChatProtocol, base_url: Url | None, api_key: str | None) -> tuple[tuple[str, ...], str | None]:
+    """Decide on hosts and key: from the arguments, then the environment, then the protocol."""
+    urls = (os.environ.get("CHATANYWHERE_BASE_URL") or None) if base_url in (None, "") else base_url
+    key = api_key or os.environ.get("CHATANYWHERE_API_KEY")
+    if wire.needs_key:
+        # A key and host set up for OpenAI's own library are meant for ChatAnywhere only if the host is one.
+        their_url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
+        if their_url and _is_service(their_url):
+            urls = their_url if urls is None else urls
+            if key is None and all(map(_is_service, _hosts(urls))):
+                key = os.environ.get("OPENAI_API_KEY")
+    hosts = _hosts(wire.base_urls if urls is None else urls)
+    if key is not None:
+        key = key.strip()
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError(
+                "the API key has a character that no key has (a space, a line break, not ASCII): copy it anew"
+            )
+        if wire.needs_key and any(map(_is_exposed, hosts)):
+            _warn("the API key goes over http:// unencrypted: use an https:// base_url")
+    return hosts, key or None
+
+
+def _warn(message: str) -> None:
+    """Warn, and name the line of the program that called into this package."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and (
+        frame.f_globals.get("__package__") == __package__ or frame.f_code.co_filename == "<string>"  # a dataclass's
+    ):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+
+def _is_exposed(host: str) -> bool:
+    """Whether what is sent to this host can be read on its way."""
+    parts = urlsplit(host)
+    name = parts.hostname or ""
+    try:
+        loopback = ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        loopback = name == "localhost" or name.endswith(".localhost")
+    return parts.scheme == "http" and not loopback
+
+
+def _hosts(urls: Url) -> tuple[str, ...]:
+    hosts = tuple(_host(url) for url in ([urls] if isinstance(urls, str) else urls))
+    if not hosts:
+        raise ValueError("base_url is empty: give a URL, or None for the live hosts")
+    return tuple(dict.fromkeys(hosts))
+
+
+_ENDINGS = (*(protocol.chat.path.rstrip("/") for protocol in PROTOCOLS.values()), "/v1")
+
+
+def _host(url: str) -> str:
+    """Bring the spellings of a base URL to one: scheme, host and port, and what stands before `/v1`."""
+    if not isinstance(url, str):
+        raise TypeError(f"base_url must be a str or several, not {type(url).__name__}")
+    text = url.strip()
+    if "://" not in text:
+        text = f"https://{text}"
+    parts = _split(text)
+    if not parts or parts.scheme not in ("http", "https"):
+        raise ValueError(f"base_url={url!r}: not a URL such as https://api.chatanywhere.tech")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("base_url must have no user, password, query or fragment: the key goes into api_key=")
+    path = parts.path.rstrip("/")
+    ending = next((ending for ending in _ENDINGS if path.endswith(ending)), "")
+    return f"{parts.scheme}://{parts.netloc}{path.removesuffix(ending)}"
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of a URL, None if it has no valid host and port."""
+    try:
+        parts = urlsplit(url)
+        return parts if parts.hostname and parts.port != 0 else None
+    except ValueError:
+        return None
+
+
+def _is_service(url: str) -> bool:
+    parts = _split(url if "://" in url else f"https://{url}")
+    return parts is not None and HOST.fullmatch(parts.hostname or "") is not None

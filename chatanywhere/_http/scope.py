@@ -1,0 +1,210 @@
+"""One call's clock, its limits and its cancel flag.
+
+A scope opens no socket. What waits on one asks it how long the next operation may take, and tells it what it is
+waiting for, so that `cancel()` can wake it from any thread.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from time import monotonic
+from typing import Any, Protocol
+
+from .._errors import APITimeoutError, ChatAnywhereError, Phase, StreamCancelledError
+from .._policy import Timeout
+
+LINGER = 0.25
+"""Seconds that an answer which is over may take to end its framing."""
+
+_WHERE: dict[Phase, str] = {
+    "connect": "while connecting",
+    "headers": "before the answer began",
+    "read": "within the answer",
+}
+
+
+class Interruptible(Protocol):
+    """A connection that obeys a scope."""
+
+    scope: CallScope | None
+
+    def shut_down(self) -> None:
+        """End the connection for whoever waits for it; called from any thread."""
+
+
+class CallScope:
+    """What one call may still do. What is done inside `with scope:` obeys it.
+
+    Attributes:
+        cancelled: `cancel()` was called; nothing unsets it.
+        response: the answer whose head has been read, when our own connections read it.
+        wake: set by whoever waits for something other than a socket; `cancel()` calls it, from any thread.
+    """
+
+    def __init__(self, timeout: Timeout) -> None:
+        self._process = os.getpid()
+        self.cancelled = False
+        self.response: Any = None
+        self._timeout = timeout
+        self._deadline = None if timeout.total is None else monotonic() + timeout.total
+        self._connect_deadline: float | None = None
+        self._phase: Phase = "connect"
+        self._tightest: Phase = "total"  # the limit that the running operation's time was taken from
+        self._expired: Phase | None = None
+        self._connection: Interruptible | None = None
+        self._token: contextvars.Token[CallScope] | None = None
+        self.wake: Callable[[], None] | None = None
+        # Reentrant, because a signal handler may cancel the call of the thread that it interrupts.
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> CallScope:
+        """The connections that are opened or taken from a pool from now on obey this scope."""
+        self._phase = "headers"
+        self._expired = None
+        self.response = None
+        self._token = current.set(self)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._token is not None:
+            current.reset(self._token)
+            self._token = None
+
+    def cancel(self) -> None:
+        """Make the operation that is running, in whatever thread, and every later one fail at once."""
+        self.cancelled = True
+        wake = self.wake
+        if wake is not None:
+            wake()
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():  # a forked child shares the connection
+                self._connection.shut_down()
+
+    def failure(self) -> ChatAnywhereError | None:
+        """Return the error if the call was cancelled or a limit ran out, whatever else seems to have happened."""
+        if self.cancelled:
+            return StreamCancelledError("the call was cancelled")
+        if self._expired is None:
+            return None
+        where = _WHERE[self._phase]
+        if self._expired == "total":
+            return APITimeoutError(f"timeout: the call's {self._timeout.total} s ran out {where}", "total")
+        limit = self._timeout.connect if self._phase == "connect" else self._timeout.read
+        return APITimeoutError(f"timeout: nothing came for {limit} s {where}", self._phase)
+
+    def left(self) -> float | None:
+        """Seconds left for the whole call, None for no limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
+
+    def budget(self) -> float | None:
+        """Seconds that the next operation may take, None for no limit.
+
+        Raises:
+            OSError: there are none left, or the call was cancelled.
+        """
+        if self.cancelled:
+            raise ConnectionAbortedError("the call was cancelled")
+        now = monotonic()
+        if self._phase != "connect":
+            limit = self._timeout.read
+        elif self._connect_deadline is not None:
+            limit = self._connect_deadline - now
+        else:
+            limit = None
+        self._tightest = self._phase
+        if self._deadline is not None and (limit is None or self._deadline - now < limit):
+            limit = self._deadline - now
+            self._tightest = "total"
+        if limit is not None and limit <= 0:
+            self.expire()
+            raise TimeoutError("timed out")
+        return limit
+
+    def check(self) -> float | None:
+        """The same as `budget`, for those who wait without a socket.
+
+        Raises:
+            ChatAnywhereError: there are none left, or the call was cancelled.
+        """
+        try:
+            return self.budget()
+        except OSError:
+            error = self.failure()
+            assert error is not None
+            raise error from None
+
+    def expire(self) -> ChatAnywhereError:
+        """The time that `budget` gave was not enough; return the error that says so."""
+        self._expired = self._tightest
+        error = self.failure()
+        assert error is not None
+        return error
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; a `cancel()` ends it.
+
+        Raises:
+            StreamCancelledError: the call was cancelled.
+        """
+        self.wait(queue.SimpleQueue(), seconds)
+        if self.cancelled:
+            raise StreamCancelledError("the call was cancelled")
+
+    def wait(self, mailbox: queue.SimpleQueue[Any], seconds: float | None) -> Any:
+        """Return what is put into `mailbox`, or None when the time is up or the call cancelled.
+
+        A SimpleQueue rather than an Event, because it may be used from a signal handler.
+        """
+        self.wake = lambda: mailbox.put(None)
+        try:
+            return None if self.cancelled else mailbox.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        finally:
+            self.wake = None
+
+    def connecting(self) -> None:
+        """A connection is being made: the `connect` limit starts."""
+        self._phase = "connect"
+        limit = self._timeout.connect
+        self._connect_deadline = None if limit is None else monotonic() + limit
+
+    def connected(self) -> None:
+        """The connection stands; what is awaited now is the head of the answer."""
+        self._phase = "headers"
+
+    def reading(self) -> None:
+        """The head of the answer has come; what is awaited now is its body."""
+        self._phase = "read"
+
+    def linger(self) -> None:
+        """The answer is whole: wait only a moment longer, for the end of its framing lets the connection be kept."""
+        soon = monotonic() + LINGER
+        self._deadline = soon if self._deadline is None else min(soon, self._deadline)
+
+    def attach(self, connection: Interruptible) -> None:
+        """Let `connection` obey this scope, and `cancel()` shut it down."""
+        with self._lock:
+            connection.scope = self
+            self._connection = connection
+
+    def closing(self) -> AbstractContextManager[Any]:
+        """To be held while an attached connection is closed: its descriptor may be another's afterwards."""
+        return self._lock
+
+    def detach(self) -> None:
+        """Let go of the connection: a later `cancel()` must not hit the next call on it."""
+        with self._lock:
+            connection = self._connection
+            if connection is not None:
+                connection.scope = None
+                self._connection = None
+
+
+current: contextvars.ContextVar[CallScope] = contextvars.ContextVar("chatanywhere_scope")
+"""The scope that is entered in this context: the one way by which connections, which urllib3 makes, learn of it."""

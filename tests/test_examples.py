@@ -1,0 +1,265 @@
+"""The examples, run as their docstrings say, against a server on this machine."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from chatanywhere.testing import Fault, LoopbackServer, Request
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TIMEOUT = 120.0  # seconds; reached only when something hangs
+
+run_here: set[str] = set()
+
+
+def example(name: str) -> Callable[[Any], Any]:
+    """Give a test the path of an example, and note that the example is run."""
+    run_here.add(name)
+    return pytest.mark.parametrize("program", [EXAMPLES / name], ids=[name])
+
+
+def environment(server: LoopbackServer | None) -> dict[str, str]:
+    """What a user of this server would set; without a server, there is no key."""
+    settings = {"CHATANYWHERE_API_KEY": "any", "CHATANYWHERE_BASE_URL": server.url} if server else {}
+    return {**os.environ, **settings, "PYTHONIOENCODING": "utf-8"}
+
+
+def run(
+    program: Path, *arguments: str, server: LoopbackServer | None, typed: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run an example to its end."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(program), *arguments],
+        env=environment(server),
+        input=typed,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=TIMEOUT,
+    )
+
+
+@contextmanager
+def running(
+    program: Path, *arguments: str, server: LoopbackServer
+) -> Iterator[tuple[subprocess.Popen[str], IO[str], IO[str]]]:
+    """Run an example in step with a test: the process, its input and its output."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+    with subprocess.Popen([sys.executable, program, *arguments], env=environment(server), **pipes) as process:
+        limit = threading.Timer(TIMEOUT, process.kill)
+        limit.start()
+        try:
+            assert process.stdin
+            assert process.stdout
+            yield process, process.stdin, process.stdout
+        finally:
+            limit.cancel()
+            process.kill()
+
+
+# summarize.py
+
+
+@example("summarize.py")
+def test_a_summary_is_printed(program: Path) -> None:
+    """The article is sent, and the answer is what is printed."""
+    with LoopbackServer(["It is about 三 engines."]) as server:
+        done = run(program, server=server, typed="A long article.\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "It is about 三 engines.\n", "")
+    assert server.requests[0].text == "A long article.\n"
+
+
+@example("summarize.py")
+@pytest.mark.parametrize(
+    ("server", "typed", "code", "said"),
+    [
+        (LoopbackServer(), " \n", 2, "nothing to read"),
+        (LoopbackServer(faults=[Fault.status(401, "wrong api key")]), "Text", 1, "wrong api key"),
+        (None, "Text", 1, "CHATANYWHERE_API_KEY"),
+    ],
+    ids=["nothing to read", "wrong key", "no key"],
+)
+def test_why_there_is_no_summary_is_told(
+    program: Path, server: LoopbackServer | None, typed: str, code: int, said: str
+) -> None:
+    """Without an article, a key or an answer the program says so, without a traceback."""
+    if server is not None:
+        server.start()
+    try:
+        done = run(program, server=server, typed=typed)
+    finally:
+        if server is not None:
+            server.close()
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# chat.py
+
+
+@example("chat.py")
+def test_a_chat_remembers(program: Path) -> None:
+    """The second answer draws on what was said before the first."""
+    with LoopbackServer() as server:
+        done = run(program, server=server, typed="Hi, I'm Alan.\nWhat was my name again?\n\n")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "> Pleased to meet you, Alan. What brings you here?",
+        "> Your name is Alan: you told me in message 1.",
+        "> ",
+    ]
+
+
+@example("chat.py")
+def test_a_chat_goes_on_after_an_error(program: Path) -> None:
+    """A turn that failed is told and forgotten, and the input's end is a good end."""
+    with LoopbackServer(["Yes?"], faults=[Fault.status(400, "no such thing", first=1)]) as server:
+        done = run(program, server=server, typed="One.\nTwo.\n")
+    assert done.returncode == 0
+    assert "no such thing" in done.stderr
+    assert "> Yes?\n" in done.stdout
+    assert [message["content"] for message in server.requests[-1].messages] == ["Two."]
+
+
+@example("chat.py")
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+def test_ctrl_c_stops_an_answer_and_not_the_chat(program: Path) -> None:
+    """What had arrived stays in the conversation, and the next question is answered."""
+    replies = [["Once upon ", "a time."], ["Yes?"]]
+    with (
+        LoopbackServer(replies, delay=3600) as server,
+        running(program, server=server) as (process, typed, printed),
+    ):
+        typed.write("Tell me a story.\n")
+        typed.flush()
+        assert printed.read(len("> Once upon ")) == "> Once upon "
+        process.send_signal(signal.SIGINT)
+        assert printed.read(len(" [stopped]\n> ")) == " [stopped]\n> "
+        typed.write("And?\n\n")
+        typed.close()
+        assert printed.read() == "Yes?\n> "
+    assert [message["content"] for message in server.requests[1].messages] == [
+        "Tell me a story.",
+        "Once upon ",
+        "And?",
+    ]
+
+
+# parallel.py and parallel_async.py
+
+
+@example("parallel.py")
+def test_prompts_are_answered_in_order(program: Path) -> None:
+    """Each line of output answers its line of input; the prompt that fails leaves its line empty."""
+
+    def reply(request: Request) -> str | Fault:
+        return Fault.status(400, "not this one") if request.text == "two" else f"{request.text}\nand more"
+
+    with LoopbackServer(reply) as server:
+        done = run(program, server=server, typed="one\ntwo\n\nthree\n")
+    assert (done.returncode, done.stdout) == (1, "one and more\n\nthree and more\n")
+    assert done.stderr.startswith("'two' failed: 400: not this one")
+
+
+@example("parallel_async.py")
+def test_models_are_asked_at_the_same_time(program: Path) -> None:
+    """Each answer or error is printed when it arrives, while a slow model asked first is still silent."""
+    others_are_printed = threading.Event()
+    replies = {"fast": "At once.", "slow": "At last.", "none": Fault.status(400, "no such model")}
+
+    def reply(request: Request) -> Any:
+        model = request.json["model"]
+        if model == "slow":
+            others_are_printed.wait(TIMEOUT)
+        return replies[model]
+
+    with (
+        LoopbackServer(reply) as server,
+        running(program, "Hello", "slow", "fast", "none", server=server) as (_, _, printed),
+    ):
+        assert {printed.readline() for _ in range(2)} == {"fast: At once.\n", "none failed: 400: no such model\n"}
+        others_are_printed.set()
+        assert printed.read() == "slow: At last.\n"
+
+
+# fallback.py
+
+
+@example("fallback.py")
+def test_the_next_model_answers(program: Path) -> None:
+    """A model whose quota is spent, and one that is refused, are passed over, and said to have been."""
+    replies: dict[str, str | Fault] = {
+        "best": Fault.status(429, "limited to 5 requests per day"),
+        "good": Fault.status(403, "free account is limited to use"),
+        "plain": "Here I am.",
+    }
+    with LoopbackServer(lambda request: replies[request.json["model"]]) as server:
+        done = run(program, "Hello", "best", "good", "plain", server=server)
+    assert (done.returncode, done.stdout) == (0, "[plain] Here I am.\n")
+    assert "best failed, asking the next one: 429" in done.stderr
+    assert "good failed, asking the next one: 403" in done.stderr
+
+
+@example("fallback.py")
+def test_a_wrong_key_is_not_tried_on_every_model(program: Path) -> None:
+    """When the key is refused, one model is asked, and the error is told."""
+    with LoopbackServer(faults=[Fault.status(401, "wrong api key")]) as server:
+        done = run(program, "Hello", server=server)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("fallback: 401: wrong api key")
+    assert len(server.requests) == 1
+
+
+# test_my_program.py
+
+
+@example("test_my_program.py")
+def test_the_example_of_tests_passes(program: Path, tmp_path: Path) -> None:
+    """Run by pytest without any configuration, all of it passes."""
+    copy = tmp_path / program.name
+    copy.write_bytes(program.read_bytes())  # so that pytest does not take this repository's configuration
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", copy.name],
+        cwd=tmp_path,
+        env=environment(None),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "4 passed" in done.stdout
+
+
+# All of them
+
+
+@pytest.mark.parametrize("name", ["parallel_async.py", "fallback.py"])
+def test_an_example_without_its_question_says_how_to_use_it(name: str) -> None:
+    """What is missing is told in one line."""
+    done = run(EXAMPLES / name, server=None)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"usage: python {name} QUESTION [MODEL ...]\n"
+
+
+def test_every_example_is_run() -> None:
+    """A new example comes with a test in this file that runs it."""
+    assert {file.name for file in EXAMPLES.iterdir() if file.is_file()} == run_here
+
+
+@pytest.mark.parametrize("name", sorted(run_here))
+def test_every_example_says_how_to_run_it(name: str) -> None:
+    """It opens with what it does, and with the command that runs it."""
+    docstring = ast.get_docstring(ast.parse((EXAMPLES / name).read_text(encoding="utf-8")))
+    assert docstring
+    assert f"    python examples/{name}" in docstring or f"    python -m pytest examples/{name}" in docstring
