@@ -9,10 +9,10 @@ with Client().stream("Tell me a joke") as stream:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own would have to be imported, which takes longer than all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from ._async_client import AsyncClient, AsyncStream
     from ._client import Client
     from ._errors import (
@@ -101,7 +101,9 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOMES.get(name, '_errors')}", __name__), name)
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_HOMES.get(name, '_errors')}", __name__), name)
     globals()[name] = value
     return value
 

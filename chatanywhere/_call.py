@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from ._config import Settings, check_types, checked_headers
 from ._errors import (
@@ -25,7 +25,9 @@ from ._http.transport import HTTPResponse, Transport
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 from ._protocols.protocol import Decoder, Endpoint, as_messages
 from ._protocols.service import error_from
-from ._types import Event, Messages
+
+if TYPE_CHECKING:
+    from ._types import Event, Messages
 
 T = TypeVar("T")
 

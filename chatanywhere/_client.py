@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from ._call import Service
 from ._config import Settings, Url
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
-from ._stream import Stream
-from ._types import Completion, Messages
 
 if TYPE_CHECKING:
     from ._async_client import AsyncClient
+    from ._stream import Stream
+    from ._types import Completion, Messages
 
 
 class Client:
@@ -100,6 +100,8 @@ class Client:
             ChatAnywhereError: the service can't be reached, is too slow, or answers with an error.
             ValueError, TypeError: an argument can't be sent. Nothing has been.
         """
+        from ._stream import Stream  # here and not above, for importing the client is to be cheap
+
         call = self._service.chat(messages, model=model, timeout=timeout, retry=retry, headers=headers, options=options)
         return Stream(call, keep_text=keep_text)
 

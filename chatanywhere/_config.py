@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 from ._errors import AuthenticationError
 from ._http.transport import checked_proxy
 from ._policy import Retry, RetryLike, Timeout, TimeoutLike
-from ._protocols import PROTOCOLS
+from ._protocols import NAMES, find_protocol
 from ._protocols.protocol import ChatProtocol
 from ._protocols.service import HOST, KEY_PAGE
 
@@ -65,9 +65,7 @@ class Settings:
     ca: bool | str = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise ValueError(f"protocol={self.protocol!r}: choose one of {', '.join(map(repr, PROTOCOLS))}")
-        wire = PROTOCOLS[self.protocol]
+        wire = find_protocol(self.protocol)
         check_types(**{name: getattr(self, name) for name in _TYPES})
         if self.max_response_bytes is not None and self.max_response_bytes < 1:
             raise ValueError(
@@ -203,9 +201,6 @@ def _hosts(urls: Url) -> tuple[str, ...]:
     return tuple(dict.fromkeys(hosts))
 
 
-_ENDINGS = (*(protocol.chat.path.rstrip("/") for protocol in PROTOCOLS.values()), "/v1")
-
-
 def _host(url: str) -> str:
     """Bring the spellings of a base URL to one: scheme, host and port, and what stands before `/v1`."""
     if not isinstance(url, str):
@@ -219,7 +214,8 @@ def _host(url: str) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("base_url must have no user, password, query or fragment: the key goes into api_key=")
     path = parts.path.rstrip("/")
-    ending = next((ending for ending in _ENDINGS if path.endswith(ending)), "")
+    endings = (*(find_protocol(name).chat.path.rstrip("/") for name in NAMES), "/v1")
+    ending = next((ending for ending in endings if path.endswith(ending)), "")
     return f"{parts.scheme}://{parts.netloc}{path.removesuffix(ending)}"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._call import Service
 from ._config import Settings
-from ._protocols import PROTOCOLS
+from ._protocols import find_protocol
 from ._stream import Stream
 from ._types import Messages
 from .typing import AsyncResult, CreateResult
@@ -213,7 +213,7 @@ class ChatAnywhere(_ServiceProvider):
     supports_message_history = True
     supports_stream = True
     working = False
-    default_model = PROTOCOLS["web"].default_model
+    default_model = find_protocol("web").default_model
     # The page's backend has no such fields; g4f sees to the first two itself.
     _ignored = _FOR_G4F | {"max_tokens", "stop", "response_format"}
 
@@ -259,7 +259,7 @@ class ChatAnywhereAPI(_ServiceProvider):
     supports_stream = True
     working = True
     needs_auth = True
-    default_model = PROTOCOLS["openai"].default_model
+    default_model = find_protocol("openai").default_model
 
     @classmethod
     def create_async_generator(

@@ -17,7 +17,7 @@ with atheris.instrument_imports():
     from chatanywhere._call import Reading
     from chatanywhere._errors import ChatAnywhereError
     from chatanywhere._http.body import Body
-    from chatanywhere._protocols import PROTOCOLS
+    from chatanywhere._protocols import find_protocol
 
 LIMIT = 1 << 20
 FRAMINGS = ({}, {"transfer-encoding": "chunked"}, {"content-length": "40"})
@@ -34,7 +34,7 @@ def read(choice: int, pieces: list[bytes]) -> tuple[str, str, bool]:
     """Read an answer that comes in these pieces; return its text, its reasoning and whether it is whole."""
     headers = {**FRAMINGS[choice % 3], **CODINGS[choice // 3 % 4]}
     protocol, content_type = DECODERS[choice // 12 % 4]
-    reading = Reading(Body(headers, limit=LIMIT), PROTOCOLS[protocol].chat.decoder(content_type))
+    reading = Reading(Body(headers, limit=LIMIT), find_protocol(protocol).chat.decoder(content_type))
     answer = Accumulator()
     for piece in [*pieces, b""]:
         for event in reading.feed(piece):

@@ -12,7 +12,7 @@ from chatanywhere._accumulator import Accumulator
 from chatanywhere._call import Reading
 from chatanywhere._errors import ChatAnywhereError
 from chatanywhere._http.body import Body
-from chatanywhere._protocols import PROTOCOLS
+from chatanywhere._protocols import find_protocol
 from chatanywhere._protocols.protocol import Decoder
 from chatanywhere._types import Completion, Event, ReasoningDelta, Started, TextDelta
 
@@ -21,7 +21,7 @@ class Answer:
     """An answer that is read as a stream reads it, from the bytes to the value, without a connection."""
 
     def __init__(self, protocol: str, headers: Mapping[str, str], limit: int | None = None) -> None:
-        decoder = PROTOCOLS[protocol].chat.decoder(headers.get("content-type", ""))
+        decoder = find_protocol(protocol).chat.decoder(headers.get("content-type", ""))
         self._reading = Reading(Body(headers, limit=limit), decoder)
         self._accumulator = Accumulator()
         self.delivered = False
@@ -29,7 +29,8 @@ class Answer:
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes."""
         events = [event for event in self._reading.feed(data) if event is not None]
-        self.delivered |= any([self._accumulator.add(event) for event in events])
+        for event in events:
+            self.delivered |= self._accumulator.add(event)
         return events
 
     @property
@@ -83,11 +84,11 @@ def feed(decoder: Decoder[Event], block: bytes) -> list[Event]:
 
 
 def web(*blocks: bytes, content_type: str = "text/plain") -> Decoded:
-    return decode(PROTOCOLS["web"].chat.decoder(content_type), *blocks)
+    return decode(find_protocol("web").chat.decoder(content_type), *blocks)
 
 
 def openai(*blocks: bytes, content_type: str = "text/event-stream") -> Decoded:
-    return decode(PROTOCOLS["openai"].chat.decoder(content_type), *blocks)
+    return decode(find_protocol("openai").chat.decoder(content_type), *blocks)
 
 
 def sse(*chunks: Any) -> bytes:

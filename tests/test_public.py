@@ -6,12 +6,15 @@ import ast
 import inspect
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import chatanywhere
 from chatanywhere import AsyncClient, AsyncStream, Client, Stream
+from chatanywhere._config import Settings
 
 PACKAGE = Path(chatanywhere.__file__).parent
 
@@ -28,13 +31,13 @@ MAY_IMPORT: dict[str, str | None] = {
     "_http.socks": "_http.scope _http.connections",
     "_http.transport": "_errors _http.body _http.scope _http.connections _http.socks",
     "_http.receiver": "_errors _http.transport",
-    "_protocols": "_protocols.protocol _protocols.openai _protocols.web",
+    "_protocols": "_protocols.protocol",
     "_protocols.protocol": "_errors _types",
     "_protocols.sse": "",
-    "_protocols.text": "_errors _types",
-    "_protocols.service": "_errors _protocols.text",
+    "_protocols.text": "_errors _types _protocols.service",
+    "_protocols.service": "_errors",
     "_protocols.openai": "_errors _types _protocols.protocol _protocols.service _protocols.sse _protocols.text",
-    "_protocols.web": "_types _protocols.protocol _protocols.text",
+    "_protocols.web": "_types _protocols.protocol _protocols.service _protocols.text",
     "_config": "_errors _policy _http.transport _protocols _protocols.protocol _protocols.service",
     "_call": "_errors _types _policy _config _http.body _http.scope _http.transport _protocols.protocol "
     "_protocols.service",
@@ -105,9 +108,7 @@ def test_all_is_what_there_is() -> None:
     loaded = {
         name
         for name, value in vars(chatanywhere).items()
-        if not name.startswith("_")
-        and not inspect.ismodule(value)
-        and name not in ("annotations", "Any", "TYPE_CHECKING")
+        if not name.startswith("_") and not inspect.ismodule(value) and name not in ("annotations", "TYPE_CHECKING")
     }
     assert loaded | {"__version__"} == set(chatanywhere.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
@@ -159,6 +160,17 @@ def test_imports_point_one_way(name: str) -> None:
         assert library not in others or name in files
 
 
+def test_no_two_classes_share_a_name() -> None:
+    """A name means one thing in the whole package."""
+    names = [
+        node.name
+        for file in FILES.values()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert [name for name, count in Counter(name.lstrip("_") for name in names).items() if count > 1] == []
+
+
 ONLY_BLOCKING = {
     "Client": {"close": "it is aclose there", "as_async": "it is async already"},
     "Stream": {"close": "it is aclose there"},
@@ -173,15 +185,40 @@ def public(kind: type) -> set[str]:
     return {name for name in dir(kind) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize(("blocking", "asynchronous"), [(Client, AsyncClient), (Stream, AsyncStream)])
+FACES = [(Client, AsyncClient), (Stream, AsyncStream)]
+
+
+@pytest.mark.parametrize(("blocking", "asynchronous"), FACES)
 def test_both_faces_have_the_same_names(blocking: type, asynchronous: type) -> None:
     """What can be done with one can be done with the other; each exception has its reason."""
     assert public(blocking) - public(asynchronous) == set(ONLY_BLOCKING[blocking.__name__])
     assert public(asynchronous) - public(blocking) == set(ONLY_ASYNC[asynchronous.__name__])
 
 
-@pytest.mark.parametrize("method", ["stream", "complete"])
-def test_both_faces_take_the_same_arguments(method: str) -> None:
-    """A call is written the same way."""
-    blocking, asynchronous = (inspect.signature(getattr(kind, method)) for kind in (Client, AsyncClient))
-    assert blocking.parameters == asynchronous.parameters
+def signature(function: Any) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(function).parameters)
+
+
+SHARED = [
+    pytest.param(blocking, asynchronous, name, id=f"{blocking.__name__}.{name}")
+    for blocking, asynchronous in FACES
+    for name in sorted(public(blocking) & public(asynchronous))
+]
+
+
+@pytest.mark.parametrize(("blocking", "asynchronous", "name"), SHARED)
+def test_both_faces_are_used_the_same_way(blocking: type, asynchronous: type, name: str) -> None:
+    """A method takes the same arguments and has the same defaults; an attribute is one on both."""
+    ours, theirs = getattr(blocking, name), getattr(asynchronous, name)
+    assert isinstance(ours, property) is isinstance(theirs, property)
+    if not isinstance(ours, property):
+        assert signature(ours) == signature(theirs)
+
+
+def test_both_clients_are_made_the_same_way() -> None:
+    """The async client takes what the blocking one takes, and max_threads; the settings have the same defaults."""
+    blocking, asynchronous = signature(Client), signature(AsyncClient)
+    assert asynchronous.pop("max_threads").default == 40
+    assert asynchronous == blocking
+    defaults = {name: parameter.default for name, parameter in blocking.items()}
+    assert {name: parameter.default for name, parameter in signature(Settings).items()} == defaults

@@ -11,8 +11,8 @@ from .._errors import ProtocolError, StreamInterruptedError
 from .._types import Event, Finished, Messages, ReasoningDelta, Started, TextDelta, ToolCallDelta, Usage
 from . import sse
 from .protocol import ChatProtocol, Decoder, Endpoint, JSONDecoder, bearer
-from .service import error_in_stream
-from .text import TextDecoder, Utf8Decoder, media_type
+from .service import error_in_stream, media_type
+from .text import TextDecoder, Utf8Decoder
 
 
 def _chat_headers(base_url: str, api_key: str | None) -> dict[str, str]:
@@ -245,3 +245,6 @@ def _text_or_none(value: Any) -> str | None:
 
 def _excerpt(text: str) -> str:
     return repr(text if len(text) <= 120 else text[:120] + "…")
+
+
+PROTOCOL = OpenAIProtocol()

@@ -6,10 +6,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from .._errors import ProtocolError
-from .._types import Event, Messages
+
+if TYPE_CHECKING:
+    from .._types import Event, Messages
 
 T = TypeVar("T")
 

@@ -23,7 +23,6 @@ from .._errors import (
     RateLimitError,
     UnprocessableEntityError,
 )
-from .text import media_type, page_summary
 
 KEY_PAGE = "https://github.com/chatanywhere/GPT_API_free"
 """Where keys are given out."""
@@ -185,3 +184,15 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, (when.replace(tzinfo=when.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds())
     except (OverflowError, TypeError, ValueError):
         return None
+
+
+def media_type(content_type: str) -> str:
+    """The type of a `Content-Type`, without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def page_summary(page: str) -> str:
+    """Say what page it is, for an error."""
+    title = re.search("<title[^<>]*>([^<]*)", page, re.IGNORECASE)  # takes linear time, whatever the page
+    name = f", titled {' '.join(title[1].split())[:200]!r}" if title else ""
+    return f"the answer is an HTML page{name}"

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import codecs
-import re
 
 from .._errors import ProtocolError
 from .._types import Event, TextDelta
+from .service import page_summary
 
 _TAGS = ("<!doctype html", "<html")
 _LIMIT = 64 * 1024  # characters of a page that are read for its title
-
-
-def media_type(content_type: str) -> str:
-    """The type of a `Content-Type`, without its parameters."""
-    return content_type.partition(";")[0].strip().lower()
-
-
-def page_summary(page: str) -> str:
-    """Say what page it is, for an error."""
-    title = re.search("<title[^<>]*>([^<]*)", page, re.IGNORECASE)  # takes linear time, whatever the page
-    name = f", titled {' '.join(title[1].split())[:200]!r}" if title else ""
-    return f"the answer is an HTML page{name}"
 
 
 class Utf8Decoder:

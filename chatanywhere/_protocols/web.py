@@ -9,7 +9,8 @@ from typing import Any
 
 from .._types import Event, Messages
 from .protocol import ChatProtocol, Decoder, Endpoint
-from .text import TextDecoder, media_type
+from .service import media_type
+from .text import TextDecoder
 
 
 def _page_headers(base_url: str, api_key: str | None) -> dict[str, str]:
@@ -62,3 +63,6 @@ def _text_of(content: Any) -> str:
         return content
     parts = content if isinstance(content, Sequence) else ()
     return "".join(part["text"] for part in parts if isinstance(part, Mapping) and isinstance(part.get("text"), str))
+
+
+PROTOCOL = WebProtocol()

@@ -35,7 +35,7 @@ class LoopbackServer:
     It is used as a context manager, or with `start` and `close`:
 
         with LoopbackServer(["Hello!", ["Good", "bye"]]) as server:
-            client = Client("any key", base_url=server.url)
+            client = Client("any-key", base_url=server.url)
 
     Token counts in its answers are counts of words, and of characters in Chinese and Japanese.
 

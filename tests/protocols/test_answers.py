@@ -99,7 +99,7 @@ WIRE = b"".join(framed(COMPRESSED[start : start + 50]) for start in range(0, len
 def test_any_split_gives_the_same_completion(places: set[int]) -> None:
     """Chunks, gzip, UTF-8, events and JSON together come to the same value however the bytes are cut."""
     answer = openai({**CHUNKED, "content-encoding": "gzip"})
-    pieces = [WIRE[start:end] for start, end in zip([0, *sorted(places)], [*sorted(places), len(WIRE)])]
+    pieces = [WIRE[start:end] for start, end in zip([0, *sorted(places)], [*sorted(places), len(WIRE)], strict=True)]
     events = take(answer, *pieces)
     assert (answer.over, answer.error, answer.completion("r1")) == (True, None, COMPLETION)
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == COMPLETION.text

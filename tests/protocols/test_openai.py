@@ -32,13 +32,13 @@ from chatanywhere._errors import (
     StreamInterruptedError,
     UnprocessableEntityError,
 )
-from chatanywhere._protocols import PROTOCOLS
+from chatanywhere._protocols import find_protocol
 from chatanywhere._protocols import sse as event_stream
 from chatanywhere._protocols.protocol import as_messages
 from chatanywhere._protocols.service import error_from
 from chatanywhere._types import Event, Finished, ReasoningDelta, Started, TextDelta, ToolCallDelta, Usage
 
-WEB, OPENAI = PROTOCOLS["web"], PROTOCOLS["openai"]
+WEB, OPENAI = find_protocol("web"), find_protocol("openai")
 TEXT = "你好, world! 😀\n再见 👩‍👩‍👧"
 QUESTION = [{"role": "user", "content": "Hi"}]
 
@@ -170,7 +170,7 @@ def test_an_openai_request_carries_the_key() -> None:
 )
 def test_options_go_into_the_body(protocol: str, options: dict[str, Any]) -> None:
     """Options are added as they are, and overrule what the protocol sends by itself."""
-    wire = PROTOCOLS[protocol]
+    wire = find_protocol(protocol)
     body = wire.body(QUESTION, wire.default_model, options)
     assert {name: body[name] for name in options} == options
 

@@ -21,7 +21,7 @@ from chatanywhere import ProtocolError, TextDelta
 from chatanywhere._accumulator import Accumulator
 from chatanywhere._call import Reading
 from chatanywhere._http.body import Body
-from chatanywhere._protocols import PROTOCOLS
+from chatanywhere._protocols import find_protocol
 from chatanywhere._protocols import openai as wire
 
 READERS = ["msgspec", "orjson", None]
@@ -99,7 +99,7 @@ def test_a_reader_of_json_may_raise_what_it_likes() -> None:
 
 def calls_for(content: bytes, protocol: str) -> int:
     """How many functions of Python are called to make events of this content, chunk framing included."""
-    decoder = PROTOCOLS[protocol].chat.decoder("")
+    decoder = find_protocol(protocol).chat.decoder("")
     reading = Reading(Body({"transfer-encoding": "chunked"}, limit=None), decoder)
     accumulator = Accumulator()
     calls = 0
@@ -158,9 +158,8 @@ def test_importing_the_client_adds_these_modules() -> None:
     assert ours == [
         "chatanywhere",
         *(f"chatanywhere.{name}" for name in (
-            "_accumulator", "_call", "_client", "_config", "_errors", "_http", "_http.body", "_http.connections",
-            "_http.scope", "_http.transport", "_policy", "_protocols", "_protocols.openai", "_protocols.protocol",
-            "_protocols.service", "_protocols.sse", "_protocols.text", "_protocols.web", "_stream", "_types",
+            "_call", "_client", "_config", "_errors", "_http", "_http.body", "_http.connections", "_http.scope",
+            "_http.transport", "_policy", "_protocols", "_protocols.protocol", "_protocols.service",
         )),
     ]  # fmt: skip
     # The last ones come with dataclasses.

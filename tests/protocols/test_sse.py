@@ -60,7 +60,7 @@ def reference(stream: str) -> list[str]:
 def streams_in_pieces(draw: st.DrawFn) -> list[str]:
     stream = "".join(draw(st.lists(st.sampled_from(TOKENS) | st.sampled_from(NOT_LINE_ENDS), max_size=40)))
     cuts = sorted(draw(st.sets(st.integers(0, len(stream)), max_size=10)))
-    return [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)])]
+    return [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
 
 
 @given(streams_in_pieces())
