@@ -1,16 +1,45 @@
 """Run the tests on every supported Python that is installed: `nox`."""
 
+from __future__ import annotations
+
+import configparser
+
 import nox
+from packaging.requirements import Requirement
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.15"]
 
 nox.options.error_on_missing_interpreters = False
 nox.options.default_venv_backend = "venv"
 
 
-@nox.session(python=["3.9", "3.10", "3.11", "3.12", "3.13"])
+@nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The whole suite, without the coverage gate: some lines are for one version only."""
     session.install(".[test]")
     session.run("python", "-m", "pytest", "--no-cov", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def minimum(session: nox.Session) -> None:
+    """The whole suite on the oldest Python with the oldest dependencies that setup.cfg allows."""
+    session.install(".[test,speed]", *oldest_allowed())
+    session.run("python", "-m", "pytest", "--no-cov", *session.posargs)
+
+
+def oldest_allowed() -> list[str]:
+    """Return `name==version` for every `name>=version` in setup.cfg that the package or its tests need."""
+    config = configparser.ConfigParser()
+    config.read("setup.cfg")
+    extras = config["options.extras_require"]
+    lines = [config["options"]["install_requires"], extras["socks"], extras["speed"], extras["test"]]
+    requirements = [Requirement(line) for line in "\n".join(lines).splitlines() if line]
+    return [
+        f"{requirement.name}=={specifier.version}"
+        for requirement in requirements
+        for specifier in requirement.specifier
+        if specifier.operator == ">="
+    ]
 
 
 @nox.session

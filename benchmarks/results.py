@@ -189,7 +189,7 @@ NAMES = {
 
 def compare(samples: Samples, row: Row, peer: Peer) -> tuple[float, float]:
     """Return the peer's median, and the median of how ours compared with it in each round."""
-    pairs = [(a["value"], b["value"]) for a, b in zip(samples[row.ours], samples[peer.case])]
+    pairs = [(a["value"], b["value"]) for a, b in zip(samples[row.ours], samples[peer.case], strict=True)]
     compared = [{"ratio": a / b, "difference": a - b, "absolute": a}[peer.kind] for a, b in pairs]
     return median(samples, peer.case), statistics.median(compared)
 
@@ -244,7 +244,7 @@ def plot(samples: Samples) -> None:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 3, figsize=(11, 2.8), layout="constrained")
-    for panel, row in zip(panels, (SSE, SSE_ASYNC, WEB)):
+    for panel, row in zip(panels, (SSE, SSE_ASYNC, WEB), strict=True):
         cases = sorted((row.ours, *(peer.case for peer in row.peers)), key=lambda case: -median(samples, case))
         values = [median(samples, case) for case in cases]
         names = [NAMES.get(case.client, case.client).replace("`", "") for case in cases]

@@ -18,6 +18,8 @@ from raw_server import RawServer
 
 from chatanywhere.testing.writer import ResponseWriter
 
+pytest_plugins = ["coverage_gate"]
+
 hypothesis.settings.register_profile("no deadline", deadline=None)  # the machines are noisy
 hypothesis.settings.load_profile("no deadline")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,9 +15,6 @@ from raw_server import RawServer
 
 from chatanywhere import AuthenticationError, ChatAnywhere, ChatAnywhereAPI, InternalServerError
 from chatanywhere.testing import Fault, LoopbackServer
-
-if sys.version_info < (3, 10):
-    pytest.skip("g4f needs Python 3.10", allow_module_level=True)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -14,10 +14,10 @@ import tracemalloc
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType, TracebackType
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 import trustme

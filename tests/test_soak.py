@@ -32,7 +32,7 @@ def in_use() -> tuple[int, int, int]:
 
 
 def no_more_than(before: tuple[int, int, int]) -> bool:
-    return all(now <= then for now, then in zip(in_use(), before))
+    return all(now <= then for now, then in zip(in_use(), before, strict=True))
 
 
 def test_two_thousand_calls_leave_nothing_behind() -> None:

@@ -53,7 +53,9 @@ def single_bytes(data: bytes) -> list[bytes]:
 def cut(data: bytes) -> st.SearchStrategy[list[bytes]]:
     """Strategy: the same bytes, in pieces."""
     return st.sets(st.integers(1, max(1, len(data) - 1)), max_size=10).map(
-        lambda cuts: [data[start:end] for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(data)])]
+        lambda cuts: [
+            data[start:end] for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(data)], strict=True)
+        ]
     )
 
 
