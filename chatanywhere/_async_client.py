@@ -25,6 +25,7 @@ from ._errors import ChatAnywhereError
 from ._http.receiver import Receiver, receiver, thread_safe
 from ._http.scope import CallScope
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
+from ._protocols.openai import MODELS
 from ._stream import BaseStream
 from ._types import Completion, Event, Messages, TextDelta
 
@@ -193,6 +194,11 @@ class AsyncStream(BaseStream):
     def __aiter__(self) -> AsyncIterator[str]:
         return self
 
+    def _next(self) -> Event | Step:
+        if self._call.is_waiting and not self._call.scope.cancelled:
+            self._call.refuse_second_reader()
+        return super()._next()
+
     async def __anext__(self) -> str:
         while True:
             event = self._next()
@@ -326,7 +332,7 @@ class AsyncClient:
 
     async def models(self) -> list[str]:
         """Ask the service which models it has; see `Client.models`."""
-        return await Driver(self._service.models(), self._workers).read()
+        return await Driver(self._service.ask(MODELS), self._workers).read()
 
     async def aclose(self) -> None:
         """Close the pooled connections; the next call opens new ones."""

@@ -94,18 +94,17 @@ class Service:
         body = wire.body(as_messages(messages), model or self.settings.default_model, options)
         return Call(self, wire.chat, body, timeout=timeout, retry=retry, headers=headers)
 
-    def models(self) -> Call[list[str]]:
-        """Prepare to ask for the models.
+    def ask(self, endpoint: Endpoint[T]) -> Call[T]:
+        """Prepare to ask an endpoint that belongs to the openai protocol.
 
         Raises:
             AuthenticationError: there is no key.
-            RuntimeError: the protocol has no endpoint for it.
+            RuntimeError: the client speaks another protocol.
         """
-        wire = self.settings.wire
-        if wire.models is None:
-            raise RuntimeError(f"the {wire.name} protocol can't be asked for its models: use protocol='openai'")
+        if self.settings.protocol != "openai":
+            raise RuntimeError(f"the {self.settings.protocol} protocol has no {endpoint.path}: use protocol='openai'")
         self.settings.check_key()
-        return Call(self, wire.models)
+        return Call(self, endpoint)
 
     def close(self) -> None:
         """Close the pooled connections; the next call opens new ones."""
@@ -163,14 +162,21 @@ class Call(Generic[T]):
 
     # What a reader does -------------------------------------------------------------------------------------
 
+    @property
+    def is_waiting(self) -> bool:
+        """Somebody waits for what comes next."""
+        return self.state in _WAITING
+
     def refuse_second_reader(self) -> None:
-        """To be called before `next` where a program could read with two threads or tasks at once.
+        """Say that somebody else is reading.
 
         Raises:
-            RuntimeError: somebody else waits for what comes next.
+            StreamCancelledError: the call was cancelled.
+            RuntimeError: it was not.
         """
-        if self.state in _WAITING and not self.scope.cancelled:
-            raise RuntimeError("another thread or task is reading this stream")
+        if self.scope.cancelled:
+            raise StreamCancelledError("the call was cancelled")
+        raise RuntimeError("another thread or task is reading this stream")
 
     def next(self) -> T | Step:
         """Return the next event of what has arrived, or what has to be done to get one.
@@ -186,8 +192,8 @@ class Call(Generic[T]):
             return Step.OPEN
         reading = self._reading
         if reading is None:
-            assert self._error is not None, "an attempt is answered or fails"
-            return self._try_again(self._error)
+            assert self._error is not None, "a call is answered or fails"
+            self._fail(self._error)  # `open` has made all the attempts there may be
         try:
             event = next(reading.events, Step.END)
         except BaseException:  # Ctrl-C while decoding: what was being decoded is lost, so nothing may follow it
@@ -220,21 +226,29 @@ class Call(Generic[T]):
             self.open()
 
     def open(self) -> None:
-        """Make an attempt, after the wait that is due: block until it is answered, or has failed."""
+        """Make attempts, after the wait that is due: block until one is answered, or there may be no other."""
         with Waiting(self):
             self.start_waiting(State.OPENING)
             self._reading = self._error = self.response = None
-            if self._wait:
-                self.scope.sleep(self._wait)
-            self._attempts += 1
-            response = self._reach()
-            if not 200 <= response.status_code < 300:
-                raise _status_error(response)
-            self.response = response
-            self.close_response = response.close
-            self._reading = Reading(response.body, self._endpoint.decoder(response.headers.get("content-type", "")))
-            if response.body.complete:  # an answer without one
-                self.accept(b"")
+            while self.response is None:
+                if self._wait:
+                    self.scope.sleep(self._wait)
+                try:
+                    self._attempt()
+                except ChatAnywhereError as error:
+                    self._wait = self._wait_after(error)
+
+    def _attempt(self) -> None:
+        self._attempts += 1
+        response = self._reach()
+        if not 200 <= response.status_code < 300:
+            raise _status_error(response)
+        decoder = self._endpoint.decoder(response.headers.get("content-type", ""))
+        self._reading = Reading(response.body, decoder)
+        self.close_response = response.close
+        self.response = response
+        if response.body.complete:  # an answer without one
+            self.accept(b"")
 
     def receive(self) -> None:
         """Block until more of the answer has come."""
@@ -319,14 +333,31 @@ class Call(Generic[T]):
 
     def _try_again(self, error: ChatAnywhereError) -> Step:
         """Prepare another attempt, if there may be one; else the call has failed."""
-        self._annotate(error)
-        wait = None if self.delivered else self._retry.wait_before_next(error, self.scope.left())
-        if wait is None:
-            self._fail(error)
+        try:
+            if self.delivered:
+                self._fail(error)
+            try:
+                self._wait = self._wait_after(error)
+            except ChatAnywhereError:
+                self._fail(error)
+        finally:
+            del error  # its traceback holds this frame
         self._release()
-        self._wait = wait
+        self.scope.rest()
         self.state = State.NEW
         return Step.OPEN
+
+    def _wait_after(self, error: ChatAnywhereError) -> float:
+        """Return the seconds to wait before another attempt.
+
+        Raises:
+            ChatAnywhereError: `error`, if there may be no other.
+        """
+        self._annotate(error)
+        wait = self._retry.wait_before_next(error, self.scope.left())
+        if wait is None:
+            raise error
+        return wait
 
     def _fail(self, error: ChatAnywhereError) -> NoReturn:
         if self.state not in _WAITING:  # else whoever waits will see it, too
@@ -339,6 +370,9 @@ class Call(Generic[T]):
             raise error
         finally:
             self._error = None  # its traceback holds this call
+            if self._reading is not None:
+                self._reading.error = None
+            del error  # and this frame
 
     def _annotate(self, error: ChatAnywhereError) -> None:
         """Add to an error what only the call knows, and take the key out of it."""
@@ -445,6 +479,7 @@ class Reading(Generic[T]):
         yield from events
         if failure is not None:
             self.fail(failure)
+            failure = None  # its traceback holds this frame
         elif body.complete:
             self.complete = True
 

@@ -128,7 +128,9 @@ class Client:
             ChatAnywhereError: it can't be reached, or answers with an error.
             RuntimeError: the `web` protocol can't be asked.
         """
-        return self._service.models().read()
+        from ._protocols.openai import MODELS
+
+        return self._service.ask(MODELS).read()
 
     def as_async(self, *, max_threads: int = 40) -> AsyncClient:
         """Return an `AsyncClient` that shares this client's settings and connections."""

@@ -67,6 +67,8 @@ class Settings:
     def __post_init__(self) -> None:
         wire = find_protocol(self.protocol)
         check_types(**{name: getattr(self, name) for name in _TYPES})
+        if isinstance(self.max_response_bytes, bool):
+            raise TypeError("max_response_bytes must be an int, or None for no limit, not bool")
         if self.max_response_bytes is not None and self.max_response_bytes < 1:
             raise ValueError(
                 f"max_response_bytes={self.max_response_bytes}: a positive number of bytes, or None for no limit"
@@ -153,7 +155,7 @@ def _checked_verify(verify: bool | str | os.PathLike[str]) -> bool | str:
 def _find_service(wire: ChatProtocol, base_url: Url | None, api_key: str | None) -> tuple[tuple[str, ...], str | None]:
     """Decide on hosts and key: from the arguments, then the environment, then the protocol."""
     urls = (os.environ.get("CHATANYWHERE_BASE_URL") or None) if base_url in (None, "") else base_url
-    key = api_key or os.environ.get("CHATANYWHERE_API_KEY")
+    key = api_key or os.environ.get("CHATANYWHERE_API_KEY") or None  # CI writes a secret that is not set as ""
     if wire.needs_key:
         # A key and host set up for OpenAI's own library are meant for ChatAnywhere only if the host is one.
         their_url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -28,7 +29,6 @@ class BaseStream:
             ChatAnywhereError: the answer failed; every event that came before has been given out.
         """
         call = self._call
-        call.refuse_second_reader()
         try:
             event = call.next()
             if event is Step.OPEN:
@@ -102,13 +102,11 @@ class BaseStream:
             self.cancel()
 
     def __repr__(self) -> str:
-        match self._call.state:
-            case State.COMPLETE:
-                state = "complete"
-            case State.FAILED | State.CANCELLED:
-                state = "ended"
-            case _:
-                state = "open"
+        call = self._call
+        if call.state is State.COMPLETE:
+            state = "complete"
+        else:
+            state = "ended" if call.scope.cancelled or call.state is State.FAILED else "open"
         return f"<{type(self).__name__} {state}, {len(self.text)} characters>"
 
 
@@ -124,6 +122,7 @@ class Stream(BaseStream):
 
     def __init__(self, call: Call[Event], *, keep_text: bool = True) -> None:
         super().__init__(call, keep_text=keep_text)
+        self._turn = threading.Lock()  # held by the thread that reads
         while call.response is None:
             step = self._next()
             assert isinstance(step, Step), "there is no event before there is an answer"
@@ -149,13 +148,21 @@ class Stream(BaseStream):
 
     def _wait(self) -> Event | None:
         """Block until there is another event; None at the end."""
-        while True:
-            event = self._next()
-            if not isinstance(event, Step):
-                return event
-            if event is Step.END:
-                return None
-            self._call.perform(event)
+        mine = False
+        try:
+            mine = self._turn.acquire(blocking=False)
+            if not mine:
+                self._call.refuse_second_reader()
+            while True:
+                event = self._next()
+                if not isinstance(event, Step):
+                    return event
+                if event is Step.END:
+                    return None
+                self._call.perform(event)
+        finally:
+            if mine:
+                self._turn.release()
 
     def close(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""

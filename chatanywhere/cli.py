@@ -50,10 +50,9 @@ The web protocol:
 
 The openai protocol, with any client of OpenAI's API, any model and any key:
 
-    python -c 'import openai
-    client = openai.OpenAI(base_url="{url}/v1", api_key="any")
-    messages = [{{"role": "user", "content": "I am Ada."}}]
-    print(client.chat.completions.create(model="any", messages=messages))'
+    python -c 'import openai; client = openai.OpenAI(base_url="{url}/v1", api_key="any"); \
+messages = [{{"role": "user", "content": "I am Ada."}}]; \
+print(client.chat.completions.create(model="any", messages=messages))'
 """
 
 

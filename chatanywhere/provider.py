@@ -6,12 +6,14 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._call import Service
 from ._config import Settings
 from ._protocols import find_protocol
+from ._protocols.openai import MODELS
 from ._stream import Stream
 from ._types import Messages
 from .typing import AsyncResult, CreateResult
@@ -19,7 +21,9 @@ from .typing import AsyncResult, CreateResult
 if TYPE_CHECKING:
     from ._async_client import AsyncStream, Workers
 
-_SETTINGS = frozenset(("api_key", "base_url", "headers", "max_response_bytes", "proxy", "retry", "timeout", "verify"))
+_SETTINGS = frozenset(each.name for each in fields(Settings) if each.init) - {"model", "protocol"}
+"""What goes to the settings of the client; all else goes into the body."""
+
 _FOR_G4F = frozenset(
     (
         *("conversation", "cookies", "download_media", "ignore_stream", "ignore_working", "ignored", "max_retries"),
@@ -299,7 +303,7 @@ class ChatAnywhereAPI(_ServiceProvider):
         """
         service, _ = cls._split({"api_key": api_key, **kwargs})
         try:
-            return service.models().read()
+            return service.ask(MODELS).read()
         finally:
             service.close()
 

@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 import pytest
 from faces import backends, run
-from raw_server import BEGUN, RawServer, sockets_to
+from raw_server import BEGUN, RawServer, Step, sockets_to
 
 from chatanywhere import (
     APITimeoutError,
@@ -32,6 +32,7 @@ from chatanywhere import (
     Retry,
     StreamCancelledError,
     TextDelta,
+    Timeout,
 )
 from chatanywhere._async_client import Driver
 from chatanywhere._http.connections import GuardedConnection
@@ -273,13 +274,13 @@ def test_a_slow_reader_slows_the_server_down(raw_server: RawServer, backend: str
 
 @backends
 def test_the_callers_context_reaches_the_log(caplog: pytest.LogCaptureFixture, backend: str) -> None:
-    """A context variable of the task is seen where its call logs a retry."""
+    """A context variable of the task is seen where its call logs a retry, which is in a worker thread."""
     user = contextvars.ContextVar("user", default="nobody")
-    seen: list[str] = []
+    seen: list[tuple[str, bool]] = []
 
     class Filter(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
-            seen.append(user.get())
+            seen.append((user.get(), threading.current_thread() is threading.main_thread()))
             return True
 
     async def main() -> None:
@@ -295,17 +296,76 @@ def test_the_callers_context_reaches_the_log(caplog: pytest.LogCaptureFixture, b
             run(backend, main)
     finally:
         logger.removeFilter(watch)
-    assert seen == ["Ada"]
+    assert seen == [("Ada", False)]
 
 
 @backends
 def test_an_error_shows_where_it_was_made(backend: str) -> None:
-    """The traceback leads from the caller to the attempt that failed."""
+    """The traceback leads from the caller through the worker thread to the attempt that failed."""
     with LoopbackServer(faults=[Fault.status(404)]) as server, pytest.raises(NotFoundError) as caught:
         run(backend, AsyncClient("k", base_url=server.url).complete, "Hello")
     names = [frame.name for frame in caught.traceback]
     assert "complete" in names
-    assert "open" in names
+    assert "_attempt" in names
+
+
+@backends
+def test_a_connect_limit_is_followed_by_another_attempt(raw_server: RawServer, backend: str) -> None:
+    """Each attempt has the whole of `connect`, is counted, and leaves the event loop free while it waits."""
+    raw_server.read_requests = False  # and so no TLS handshake
+    url = raw_server.url.replace("http:", "https:")
+    limits = Timeout(total=10, connect=0.2)
+    client = AsyncClient("k", base_url=url, verify=False, timeout=limits, retry=Retry(3, backoff=0))
+    turns = 0
+
+    async def main() -> APITimeoutError:
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await anyio.sleep(0.01)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(take_turns)
+            with pytest.raises(APITimeoutError) as caught:
+                await client.complete("Hello")
+            tasks.cancel_scope.cancel()
+        return caught.value
+
+    error = run(backend, main)
+    assert (error.phase, error.attempts, raw_server.connections) == ("connect", 3, 3)
+    assert turns >= 10
+
+
+@backends
+def test_the_wait_for_a_thread_is_bounded_by_the_total_alone(raw_server: RawServer, backend: str) -> None:
+    """After an answer that broke off, the limit on a server's silence does not count while no thread is free."""
+    first = threading.Event()
+
+    def steps(request: bytes) -> list[Step]:
+        if b"occupy" in request:
+            return [lambda _: occupied.wait(10), BEGUN, b"0\r\n\r\n"]
+        if not first.is_set():
+            first.set()
+            return [BEGUN[: BEGUN.index(b"3\r\n")], lambda _: proceed.wait(10)]  # a head, and then a cut
+        return [BEGUN, b"0\r\n\r\n"]
+
+    raw_server.steps = steps
+    occupied, proceed = threading.Event(), threading.Event()
+
+    async def main() -> str:
+        client = AsyncClient(base_url=raw_server.url, protocol="web", max_threads=1, retry=Retry(2, backoff=0))
+        async with (
+            client.stream("Hello", timeout=Timeout(total=10, read=0.3)) as stream,
+            anyio.create_task_group() as t,
+        ):
+            t.start_soon(client.complete, "occupy")
+            await anyio.sleep(0.1)  # it has the only thread, until `occupied` is set
+            proceed.set()
+            threading.Timer(0.8, occupied.set).start()
+            return "".join([piece async for piece in stream])
+
+    assert run(backend, main) == "one"
 
 
 @backends

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,7 +148,7 @@ def test_the_examples_of_serve_work(program: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     with running("serve", "--port", "0", "--delay", "0") as process:
         printed = read_until(process, r"\)\)'\n")
-        example = textwrap.dedent(re.findall(rf"(?ms)^    {program} .*?'\n", printed)[0])
+        example = re.findall(rf"(?ms)^    {program} .*?'\n", printed)[0]  # as it stands there
         answer = subprocess.check_output(example, shell=True, text=True, timeout=TIMEOUT)
     assert "Pleased to meet you, Ada." in answer
 

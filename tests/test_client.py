@@ -7,6 +7,7 @@ import copy
 import os
 import re
 import socket
+import sys
 import threading
 from typing import Any
 
@@ -523,3 +524,68 @@ def test_a_text_need_not_be_kept(face: Face) -> None:
         assert outcome.text == "one "
         assert isinstance(outcome.error, StreamInterruptedError)
         assert (outcome.error.partial, outcome.error.attempts) == ("", 1)
+
+
+@pytest.mark.parametrize("way", ["close", "cancel", "break"])
+def test_a_stream_that_was_stopped_says_so(way: str) -> None:
+    """Its repr no longer calls it open."""
+    with LoopbackServer([["one ", "two"]]) as server, Client(KEY, base_url=server.url) as client:
+        with client.stream("Hello") as stream:
+            assert "open" in repr(stream)
+            for _ in stream:
+                break
+            if way != "break":
+                getattr(stream, way)()
+        assert "ended" in repr(stream)
+
+
+def test_two_threads_that_read_one_stream() -> None:
+    """The one that is second is refused, whenever it comes, and the first one gets the whole answer."""
+    pieces = [f"{number} " for number in range(300)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with LoopbackServer(lambda _: pieces) as server, Client(KEY, base_url=server.url) as client:
+            for _ in range(10):
+                stream = client.stream("Hello")
+                errors: list[Exception] = []
+
+                def read(stream: Stream = stream, errors: list[Exception] = errors) -> None:
+                    try:
+                        for _ in stream:
+                            pass
+                    except Exception as exc:
+                        errors.append(exc)
+
+                threads = [threading.Thread(target=read) for _ in range(2)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join(10)
+                assert {str(error) for error in errors} <= {"another thread or task is reading this stream"}
+                assert stream.text == "".join(pieces)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("protocol", ["openai", "web"])
+def test_an_empty_key_in_the_environment_is_none(monkeypatch: pytest.MonkeyPatch, protocol: Any) -> None:
+    """A secret that is not set, which some systems write as an empty variable, is no malformed key."""
+    monkeypatch.setenv("CHATANYWHERE_API_KEY", "")
+    if protocol == "web":
+        assert Client(protocol="web")
+    else:
+        with pytest.raises(AuthenticationError, match="no API key"):
+            Client()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[]", b"{}", b'{"data": {}}', b'{"data": [1]}', b'{"data": [{"id": null}]}', b"1e999", b"[" * 2000],
+    ids=repr,
+)
+def test_models_of_another_shape_are_refused(raw_server: RawServer, body: bytes) -> None:
+    """What is not a list of models is a ProtocolError, and never half a list."""
+    raw_server.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    with pytest.raises(ProtocolError, match="not a list of models"):
+        Client(KEY, base_url=raw_server.url).models()

@@ -25,6 +25,7 @@ from chatanywhere import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
+    BadRequestError,
     ChatAnywhereError,
     Client,
     ProtocolError,
@@ -424,3 +425,17 @@ def test_an_answer_that_is_not_http_is_told_with_its_cause(raw_server: RawServer
     with pytest.raises(ProtocolError, match="not HTTP") as caught:
         Client("k", base_url=raw_server.url, retry=None).complete("Hello")
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("depth", [10, 300, 700, 950, 100_000])
+@pytest.mark.parametrize("nest", ['{"a":', "["])
+def test_a_body_nested_deeply_is_an_error_of_the_tree(raw_server: RawServer, depth: int, nest: str) -> None:
+    """However deep the JSON of an error is, the status is told, and the key in it is not shown."""
+    key = "sk-0123456789"
+    inner = nest * depth + f'"{key}"' + {"[": "]", "{": "}"}[nest[0]] * depth
+    body = f'{{"error": {{"message": "too deep", "extra": {inner}}}}}'.encode()
+    raw_server.answer(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    with pytest.raises(BadRequestError) as caught:
+        Client(key, base_url=raw_server.url).complete("Hello")
+    assert caught.value.status_code == 400
+    assert key not in str(caught.value.body)

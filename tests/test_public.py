@@ -42,10 +42,10 @@ MAY_IMPORT: dict[str, str | None] = {
     "_call": "_errors _types _policy _config _http.body _http.scope _http.transport _protocols.protocol "
     "_protocols.service",
     "_stream": "_errors _types _accumulator _http.transport _call",
-    "_client": "_types _policy _config _call _stream _async_client",  # the last inside as_async() only
-    "_async_client": "_errors _types _policy _config _http.scope _http.receiver _call _stream",
+    "_client": "_types _policy _config _protocols.openai _call _stream _async_client",  # the last in as_async()
+    "_async_client": "_errors _types _policy _config _http.scope _http.receiver _protocols.openai _call _stream",
     "typing": "_types",
-    "provider": "_types _protocols _config _call _stream _async_client typing",
+    "provider": "_types _protocols _protocols.openai _config _call _stream _async_client typing",
     "testing": "testing.server testing.routes testing.faults",
     "testing.talker": "",
     "testing.writer": "",

@@ -20,7 +20,14 @@ def _chat_headers(base_url: str, api_key: str | None) -> dict[str, str]:
 
 
 def _model_ids(answer: Any) -> list[str]:
-    return [model["id"] for model in answer["data"]]
+    ids = [model["id"] for model in answer["data"]]
+    if not isinstance(answer["data"], list) or not all(isinstance(each, str) for each in ids):
+        raise TypeError("not a list of objects with an id")
+    return ids
+
+
+MODELS = Endpoint("GET", "/v1/models", lambda _: JSONDecoder(_model_ids, "a list of models"))
+"""Lists the models."""
 
 
 def _chat_decoder(content_type: str) -> Decoder[Event]:
@@ -36,7 +43,6 @@ class OpenAIProtocol(ChatProtocol):
     default_model = "gpt-4o-mini"
     needs_key = True
     chat = Endpoint("POST", "/v1/chat/completions", _chat_decoder, _chat_headers)
-    models = Endpoint("GET", "/v1/models", lambda _: JSONDecoder(_model_ids, "a list of models"))
 
     def body(self, messages: Messages, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if options.get("n") not in (None, 1):

@@ -41,8 +41,8 @@ class JSONDecoder(Generic[T]):
     """Reads an answer that is one JSON value.
 
     Args:
-        parse: makes of the value what the caller gets; a `KeyError`, `TypeError` or `ValueError` of its says that
-            the value is not what was asked for.
+        parse: makes of the value what the caller gets; an error of its that a wrong shape leads to says
+            that the value is not what was asked for.
         what: what was asked for, for the error.
     """
 
@@ -59,7 +59,7 @@ class JSONDecoder(Generic[T]):
     def finish(self, events: list[T]) -> None:
         try:
             events.append(self._parse(json.loads(b"".join(self._content))))
-        except (KeyError, RecursionError, TypeError, ValueError) as exc:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as exc:
             raise ProtocolError(f"the answer is not {self._what}") from exc
 
 
@@ -108,7 +108,6 @@ class ChatProtocol(ABC):
         default_model: for callers who name none.
         needs_key: whether requests carry a key.
         chat: the endpoint of chats.
-        models: the endpoint that lists the models, None if there is none.
     """
 
     name: str
@@ -116,7 +115,6 @@ class ChatProtocol(ABC):
     default_model: str
     needs_key: bool
     chat: Endpoint[Event]
-    models: Endpoint[list[str]] | None = None
 
     @abstractmethod
     def body(self, messages: Messages, model: str, options: Mapping[str, Any]) -> dict[str, Any]:

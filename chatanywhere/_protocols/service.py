@@ -30,6 +30,9 @@ KEY_PAGE = "https://github.com/chatanywhere/GPT_API_free"
 HOST = re.compile(r"(.*\.)?chatanywhere\.(tech|org|cn|com\.cn)")
 """The names of the service's hosts."""
 
+MAX_DEPTH = 100
+"""How deep the JSON of an error may be nested to be given out as more than its text."""
+
 _BY_STATUS: dict[int, type[APIStatusError]] = {
     400: BadRequestError,
     401: AuthenticationError,
@@ -114,7 +117,8 @@ def error_from(status: int, headers: Mapping[str, str], content: bytes) -> APISt
     message: object
     code = None
     try:
-        body = parsed = json.loads(text)
+        parsed = json.loads(text)
+        body = parsed if _is_shallow(parsed) else text
         error = parsed["error"]
     except (KeyError, RecursionError, TypeError, ValueError):
         page = media_type(headers.get("content-type", "")) == "text/html" or text.lstrip()[:1] == "<"
@@ -123,7 +127,7 @@ def error_from(status: int, headers: Mapping[str, str], content: bytes) -> APISt
         # An unknown path is answered with {"status", "error": "Not Found", "path"}, the rest with an object.
         fields = error if isinstance(error, dict) else {"message": error}
         message = fields.get("message")
-        code = fields.get("code")
+        code = fields.get("code") if _is_shallow(parsed) else None
     hint = None
     if 300 <= status < 400:
         target = headers.get("location")
@@ -134,12 +138,30 @@ def error_from(status: int, headers: Mapping[str, str], content: bytes) -> APISt
     return _status_error(status, message, code, body, headers, hint)
 
 
+def _is_shallow(value: Any) -> bool:
+    """Whether a body can be gone through without running out of stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for each in level
+            if isinstance(each, (dict, list))
+            for item in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return True
+    return False
+
+
 def error_in_stream(error: Any) -> APIStatusError:
     """Read an error that stands inside an answer whose status was 200."""
     fields = error if isinstance(error, dict) else {"message": error}
+    body: object = {"error": error}
+    if not _is_shallow(body):
+        fields, body = {"message": fields.get("message")}, None
     code = fields.get("code")
     match = re.match("[1-5][0-9][0-9]", str(code))
-    return _status_error(int(match[0]) if match else 200, fields.get("message"), code, {"error": error}, {}, None)
+    return _status_error(int(match[0]) if match else 200, fields.get("message"), code, body, {}, None)
 
 
 def _status_error(
