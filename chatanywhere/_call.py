@@ -343,7 +343,6 @@ class Call(Generic[T]):
         finally:
             del error  # its traceback holds this frame
         self._release()
-        self.scope.rest()
         self.state = State.NEW
         return Step.OPEN
 

@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 import pytest
 from faces import backends, run
-from raw_server import BEGUN, RawServer, Step, sockets_to
+from raw_server import BEGUN, RawServer, sockets_to
 
 from chatanywhere import (
     APITimeoutError,
@@ -335,37 +335,6 @@ def test_a_connect_limit_is_followed_by_another_attempt(raw_server: RawServer, b
     error = run(backend, main)
     assert (error.phase, error.attempts, raw_server.connections) == ("connect", 3, 3)
     assert turns >= 10
-
-
-@backends
-def test_the_wait_for_a_thread_is_bounded_by_the_total_alone(raw_server: RawServer, backend: str) -> None:
-    """After an answer that broke off, the limit on a server's silence does not count while no thread is free."""
-    first = threading.Event()
-
-    def steps(request: bytes) -> list[Step]:
-        if b"occupy" in request:
-            return [lambda _: occupied.wait(10), BEGUN, b"0\r\n\r\n"]
-        if not first.is_set():
-            first.set()
-            return [BEGUN[: BEGUN.index(b"3\r\n")], lambda _: proceed.wait(10)]  # a head, and then a cut
-        return [BEGUN, b"0\r\n\r\n"]
-
-    raw_server.steps = steps
-    occupied, proceed = threading.Event(), threading.Event()
-
-    async def main() -> str:
-        client = AsyncClient(base_url=raw_server.url, protocol="web", max_threads=1, retry=Retry(2, backoff=0))
-        async with (
-            client.stream("Hello", timeout=Timeout(total=10, read=0.3)) as stream,
-            anyio.create_task_group() as t,
-        ):
-            t.start_soon(client.complete, "occupy")
-            await anyio.sleep(0.1)  # it has the only thread, until `occupied` is set
-            proceed.set()
-            threading.Timer(0.8, occupied.set).start()
-            return "".join([piece async for piece in stream])
-
-    assert run(backend, main) == "one"
 
 
 @backends

@@ -168,12 +168,6 @@ class CallScope:
         finally:
             self.wake = None
 
-    def rest(self) -> None:
-        """Nothing is awaited from a server for now, as between attempts: only the limit of the whole call counts."""
-        self._phase = "connect"
-        self._connect_deadline = None
-        self._expired = None
-
     def connecting(self) -> None:
         """A connection is being made: the `connect` limit starts."""
         self._phase = "connect"
