@@ -108,10 +108,12 @@ class Driver(Generic[T]):
         if step is Step.PAUSE:
             return self._pause()
         if step is Step.OPEN:
-            return self._in_thread(self._call.open)
+            return self._in_thread(self._call.open, State.OPENING)
         response = self._call.response
         assert response is not None
-        return self._in_thread(self._call.receive) if response.waitable is None else self._receive()
+        if response.waitable is None:
+            return self._in_thread(self._call.receive, State.RECEIVING)
+        return self._receive()
 
     async def read(self) -> T:
         """Wait for the whole answer; see `Call.read`."""
@@ -133,7 +135,7 @@ class Driver(Generic[T]):
             self._call.cancel()
             raise
 
-    async def _in_thread(self, function: Callable[[], None]) -> None:
+    async def _in_thread(self, function: Callable[[], None], state: State) -> None:
         call = self._call
         started = False
 
@@ -143,7 +145,7 @@ class Driver(Generic[T]):
             function()
 
         try:
-            call.start_waiting(State.OPENING)
+            call.start_waiting(state)
             await self._workers.run(call.scope, work)
         except ChatAnywhereError as error:  # no thread was free in time, or the call was cancelled
             call.stop_waiting(error)
@@ -196,7 +198,7 @@ class AsyncStream(BaseStream):
 
     def _next(self) -> Event | Step:
         if self._call.is_waiting and not self._call.scope.cancelled:
-            self._call.refuse_second_reader()
+            self._refuse_second_reader()
         return super()._next()
 
     async def __anext__(self) -> str:

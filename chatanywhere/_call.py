@@ -95,14 +95,15 @@ class Service:
         return Call(self, wire.chat, body, timeout=timeout, retry=retry, headers=headers)
 
     def ask(self, endpoint: Endpoint[T]) -> Call[T]:
-        """Prepare to ask an endpoint that belongs to the openai protocol.
+        """Prepare to ask an endpoint other than that of chats.
 
         Raises:
             AuthenticationError: there is no key.
-            RuntimeError: the client speaks another protocol.
+            RuntimeError: the protocol has chats only.
         """
-        if self.settings.protocol != "openai":
-            raise RuntimeError(f"the {self.settings.protocol} protocol has no {endpoint.path}: use protocol='openai'")
+        wire = self.settings.wire
+        if wire.chats_only:
+            raise RuntimeError(f"the {wire.name} protocol has no {endpoint.path}: use protocol='openai'")
         self.settings.check_key()
         return Call(self, endpoint)
 
@@ -167,17 +168,6 @@ class Call(Generic[T]):
         """Somebody waits for what comes next."""
         return self.state in _WAITING
 
-    def refuse_second_reader(self) -> None:
-        """Say that somebody else is reading.
-
-        Raises:
-            StreamCancelledError: the call was cancelled.
-            RuntimeError: it was not.
-        """
-        if self.scope.cancelled:
-            raise StreamCancelledError("the call was cancelled")
-        raise RuntimeError("another thread or task is reading this stream")
-
     def next(self) -> T | Step:
         """Return the next event of what has arrived, or what has to be done to get one.
 
@@ -236,7 +226,10 @@ class Call(Generic[T]):
                 try:
                     self._attempt()
                 except ChatAnywhereError as error:
-                    self._wait = self._wait_after(error)
+                    wait = self._wait_before_next(error)
+                    if wait is None:
+                        raise
+                    self._wait = wait
 
     def _attempt(self) -> None:
         self._attempts += 1
@@ -334,35 +327,26 @@ class Call(Generic[T]):
     def _try_again(self, error: ChatAnywhereError) -> Step:
         """Prepare another attempt, if there may be one; else the call has failed."""
         try:
-            if self.delivered:
-                self._fail(error)
-            try:
-                self._wait = self._wait_after(error)
-            except ChatAnywhereError:
+            wait = None if self.delivered else self._wait_before_next(error)
+            if wait is None:
                 self._fail(error)
         finally:
             del error  # its traceback holds this frame
+        self._wait = wait
         self._release()
         self.state = State.NEW
         return Step.OPEN
 
-    def _wait_after(self, error: ChatAnywhereError) -> float:
-        """Return the seconds to wait before another attempt.
-
-        Raises:
-            ChatAnywhereError: `error`, if there may be no other.
-        """
-        self._annotate(error)
-        wait = self._retry.wait_before_next(error, self.scope.left())
-        if wait is None:
-            raise error
-        return wait
+    def _wait_before_next(self, error: ChatAnywhereError) -> float | None:
+        """Return the seconds to wait before another attempt, None if there may be no other."""
+        self.annotate(error)
+        return self._retry.wait_before_next(error, self.scope.left())
 
     def _fail(self, error: ChatAnywhereError) -> NoReturn:
         if self.state not in _WAITING:  # else whoever waits will see it, too
             self.state = State.CANCELLED if isinstance(error, StreamCancelledError) else State.FAILED
         self._release()
-        self._annotate(error)
+        self.annotate(error)
         if error.request_id is None and self.response is not None:
             error.request_id = self.response.request_id
         try:
@@ -373,7 +357,7 @@ class Call(Generic[T]):
                 self._reading.error = None
             del error  # and this frame
 
-    def _annotate(self, error: ChatAnywhereError) -> None:
+    def annotate(self, error: ChatAnywhereError) -> None:
         """Add to an error what only the call knows, and take the key out of it."""
         error.attempts = self._attempts
         key = self._service.settings.key

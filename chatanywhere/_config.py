@@ -67,8 +67,6 @@ class Settings:
     def __post_init__(self) -> None:
         wire = find_protocol(self.protocol)
         check_types(**{name: getattr(self, name) for name in _TYPES})
-        if isinstance(self.max_response_bytes, bool):
-            raise TypeError("max_response_bytes must be an int, or None for no limit, not bool")
         if self.max_response_bytes is not None and self.max_response_bytes < 1:
             raise ValueError(
                 f"max_response_bytes={self.max_response_bytes}: a positive number of bytes, or None for no limit"
@@ -115,7 +113,7 @@ def check_types(**arguments: object) -> None:
     """
     for name, value in arguments.items():
         types, words = _TYPES[name]
-        if not isinstance(value, types):
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise TypeError(f"{name} must be {words}, not {type(value).__name__}")
 
 

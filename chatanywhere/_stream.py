@@ -6,10 +6,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
+from typing import NoReturn
 
 from ._accumulator import Accumulator
 from ._call import Call, State, Step
-from ._errors import ChatAnywhereError
+from ._errors import ChatAnywhereError, StreamCancelledError
 from ._http.transport import HTTPResponse
 from ._types import Completion, Event, TextDelta
 
@@ -44,6 +45,20 @@ class BaseStream:
         except BaseException:
             call.cancel()  # an event may be lost, so nothing may follow it
             raise
+
+    def _refuse_second_reader(self) -> NoReturn:
+        """Say that another thread or task is reading; what has arrived is its to take.
+
+        Raises:
+            StreamCancelledError: the call was cancelled.
+            RuntimeError: it was not.
+        """
+        if not self._call.scope.cancelled:
+            raise RuntimeError("another thread or task is reading this stream")
+        error = StreamCancelledError("the call was cancelled")
+        error.partial = self.text
+        self._call.annotate(error)
+        raise error
 
     # What is known so far -----------------------------------------------------------------------------------
 
@@ -152,7 +167,7 @@ class Stream(BaseStream):
         try:
             mine = self._turn.acquire(blocking=False)
             if not mine:
-                self._call.refuse_second_reader()
+                self._refuse_second_reader()
             while True:
                 event = self._next()
                 if not isinstance(event, Step):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import responses
 from faces import Face
-from raw_server import RawServer
+from raw_server import BEGUN, RawServer
 
 from chatanywhere import (
     AuthenticationError,
@@ -25,6 +25,7 @@ from chatanywhere import (
     Retry,
     Started,
     Stream,
+    StreamCancelledError,
     StreamInterruptedError,
     TextDelta,
     Usage,
@@ -589,3 +590,21 @@ def test_models_of_another_shape_are_refused(raw_server: RawServer, body: bytes)
     raw_server.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
     with pytest.raises(ProtocolError, match="not a list of models"):
         Client(KEY, base_url=raw_server.url).models()
+
+
+def test_a_second_reader_of_a_cancelled_stream_gets_the_text_too(raw_server: RawServer) -> None:
+    """While the thread that reads has not yet stopped, another one is told what had arrived."""
+    raw_server.answer(BEGUN, raw_server.hold)
+    stream = Client(base_url=raw_server.url, protocol="web").stream("Hello")
+    assert next(stream) == "one"
+    with stream._turn:  # as the first reader holds it until it has stopped
+        stream.cancel()
+        with pytest.raises(StreamCancelledError) as caught:
+            next(stream)
+    assert (caught.value.partial, caught.value.attempts) == ("one", 1)
+
+
+def test_a_bool_is_no_number_of_bytes() -> None:
+    """True is an int to Python, and a mistake here."""
+    with pytest.raises(TypeError, match=r"max_response_bytes must be an int.*not bool"):
+        Client(KEY, max_response_bytes=True)

@@ -108,6 +108,7 @@ class ChatProtocol(ABC):
         default_model: for callers who name none.
         needs_key: whether requests carry a key.
         chat: the endpoint of chats.
+        chats_only: whether there are no other endpoints.
     """
 
     name: str
@@ -115,6 +116,7 @@ class ChatProtocol(ABC):
     default_model: str
     needs_key: bool
     chat: Endpoint[Event]
+    chats_only: bool = False
 
     @abstractmethod
     def body(self, messages: Messages, model: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def error_from(status: int, headers: Mapping[str, str], content: bytes) -> APISt
     code = None
     try:
         parsed = json.loads(text)
-        body = parsed if _is_shallow(parsed) else text
+        shallow = _is_shallow(parsed)
+        body = parsed if shallow else text
         error = parsed["error"]
     except (KeyError, RecursionError, TypeError, ValueError):
         page = media_type(headers.get("content-type", "")) == "text/html" or text.lstrip()[:1] == "<"
@@ -127,7 +128,7 @@ def error_from(status: int, headers: Mapping[str, str], content: bytes) -> APISt
         # An unknown path is answered with {"status", "error": "Not Found", "path"}, the rest with an object.
         fields = error if isinstance(error, dict) else {"message": error}
         message = fields.get("message")
-        code = fields.get("code") if _is_shallow(parsed) else None
+        code = fields.get("code") if shallow else None
     hint = None
     if 300 <= status < 400:
         target = headers.get("location")
