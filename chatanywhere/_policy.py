@@ -72,7 +72,8 @@ class Retry:
     """When a failed call is tried again. Nothing is, once a piece of the answer has been delivered.
 
     The wait before attempt n + 1 is random between 0 and `backoff * 2 ** (n - 1)`, at most `max_backoff`
-    ("full jitter"), unless the service says how long to wait.
+    ("full jitter"), unless the service says how long to wait. After 429 and 503 it is at least half of that bound,
+    whatever the service says, so that one with too much to do is not asked again within milliseconds.
 
     Attributes:
         attempts: in all, the first included.
@@ -160,10 +161,12 @@ class Retry:
         import tenacity
 
         error = _error_of(state)
-        asked = getattr(error, "retry_after", None)
-        if asked is not None:
-            return float(asked)
-        return tenacity.wait_random_exponential(multiplier=self.backoff, max=self.max_backoff)(state)
+        most = tenacity.wait_exponential(multiplier=self.backoff, max=self.max_backoff)(state)
+        least, asked = 0.0, 0.0
+        if isinstance(error, APIStatusError):
+            least = most / 2 if error.status_code in (429, 503) else 0.0
+            asked = error.retry_after or 0.0  # "at once" leaves the wait to us
+        return max(asked, least) if asked else tenacity.wait_random(least, most)(state)
 
 
 TimeoutLike: TypeAlias = "Timeout | float | None"

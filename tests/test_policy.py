@@ -9,9 +9,13 @@ import socket
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
+import tenacity
+from hypothesis import given
+from hypothesis import strategies as st
 from raw_server import RawServer
 
 from chatanywhere import (
@@ -28,6 +32,7 @@ from chatanywhere import (
     StreamInterruptedError,
     Timeout,
 )
+from chatanywhere._protocols.service import error_from
 from chatanywhere.testing import Fault, LoopbackServer
 
 AT_ONCE = Retry(attempts=3, backoff=0)
@@ -309,12 +314,18 @@ def bounds(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
     """The bounds between which waits are drawn; the least is always drawn."""
     drawn: list[tuple[float, float]] = []
 
-    def uniform(low: float, high: float) -> float:
+    def wait_random(low: float, high: float) -> tenacity.wait_fixed:
         drawn.append((low, high))
-        return low
+        return tenacity.wait_fixed(low)
 
-    monkeypatch.setattr(random, "uniform", uniform)
+    monkeypatch.setattr(tenacity, "wait_random", wait_random)
     return drawn
+
+
+@pytest.fixture
+def longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the waits that may be drawn, the longest is."""
+    monkeypatch.setattr(random, "random", lambda: 1.0)
 
 
 @pytest.mark.parametrize(
@@ -331,22 +342,29 @@ def test_waits_are_drawn_from_zero_to_a_growing_bound(
     bounds: list[tuple[float, float]], retry: Retry, highest: list[float]
 ) -> None:
     """The bound doubles from `backoff` to `max_backoff`, and every wait down to none may be drawn."""
-    with LoopbackServer(faults=[Fault.status(503)]) as server:
+    with LoopbackServer(faults=[Fault.status(500)]) as server:
         failure(Client("k", base_url=server.url, retry=retry))
     assert bounds == [(0, high) for high in highest]
 
 
+@pytest.mark.parametrize("fault", [Fault.status(429), Fault.status(503), Fault.error_frame(status=429)], ids=str)
+def test_a_service_with_too_much_to_do_is_given_time(bounds: list[tuple[float, float]], fault: Fault) -> None:
+    """After 429 and 503 no wait is shorter than half of the bound."""
+    with LoopbackServer(faults=[fault]) as server:
+        failure(Client("k", base_url=server.url, retry=Retry(5, backoff=0.04, max_backoff=0.1)))
+    assert bounds == [(high / 2, high) for high in (0.04, 0.08, 0.1, 0.1)]
+
+
 def test_the_bound_grows_over_failures_of_different_kinds(bounds: list[tuple[float, float]]) -> None:
     """An answer that fails after its head, and one that fails at once, count alike."""
-    replies = [Fault.error_frame(), Fault.status(503), Fault.status(503), Fault.no_done(after=0), "Hi"]
+    replies = [Fault.error_frame(), Fault.status(500), Fault.status(502), Fault.no_done(after=0), "Hi"]
     with LoopbackServer(replies) as server:
         assert Client("k", base_url=server.url, retry=5).complete("Hello").text == "Hi"
     assert bounds == [(0, 0.5), (0, 1), (0, 2), (0, 4)]
 
 
-def test_the_wait_that_was_drawn_is_waited(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_wait_that_was_drawn_is_waited(longest: None, caplog: pytest.LogCaptureFixture) -> None:
     """Between the attempts passes as much time as the log says."""
-    monkeypatch.setattr(random, "uniform", lambda low, high: high)
     caplog.set_level(logging.INFO, "chatanywhere")
     began = time.monotonic()
     with LoopbackServer(faults=[Fault.status(503, first=3)]) as server:
@@ -386,13 +404,66 @@ def test_a_wait_until_a_date_is_kept() -> None:
     assert datetime.now(timezone.utc) >= date.replace(microsecond=0)
 
 
-def test_a_date_that_has_passed_asks_for_no_wait() -> None:
-    """The error says 0 seconds."""
-    with LoopbackServer(faults=[Fault.retry_after(date=datetime(2001, 1, 1, tzinfo=timezone.utc))]) as server:
-        outcome = failure(Client("k", base_url=server.url, retry=3))
-        assert len(server.requests) == 3
+def test_a_date_is_counted_from_the_service_s_own_clock(
+    raw_server: RawServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service whose clock is wrong by years is waited for as long as it means."""
+    caplog.set_level(logging.INFO, "chatanywhere")
+    raw_server.answer(
+        b"HTTP/1.1 429 Too Many Requests\r\nDate: Wed, 21 Oct 2015 07:28:00 GMT\r\n"
+        b"Retry-After: Wed, 21 Oct 2015 07:28:01 GMT\r\nContent-Length: 0\r\n\r\n"
+    )
+    failure(Client("k", base_url=raw_server.url, retry=Retry(2, 0)))
+    assert waits(caplog) == [1]
+
+
+PASSED = datetime(2001, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize("fault", [Fault.retry_after(0), Fault.retry_after(ms=0), Fault.retry_after(date=PASSED)])
+def test_a_service_that_asks_for_no_wait_is_given_the_ordinary_one(
+    bounds: list[tuple[float, float]], fault: Fault
+) -> None:
+    """The error says 0 seconds, and the wait is drawn as if nothing had been said."""
+    with LoopbackServer(faults=[fault]) as server:
+        outcome = failure(Client("k", base_url=server.url, retry=Retry(3, 0.1)))
     assert isinstance(outcome, RateLimitError)
     assert outcome.retry_after == 0
+    assert bounds == [(0.05, 0.1), (0.1, 0.2)]
+
+
+@pytest.mark.parametrize(("status", "wait"), [(429, 0.1), (503, 0.1), (500, 0.01)])
+def test_a_service_that_asks_for_a_very_short_wait(caplog: pytest.LogCaptureFixture, status: int, wait: float) -> None:
+    """After 429 and 503 half of the bound is waited at least; otherwise what was asked for."""
+    caplog.set_level(logging.INFO, "chatanywhere")
+    with LoopbackServer(faults=[Fault.retry_after(0.01, status=status)]) as server:
+        failure(Client("k", base_url=server.url, retry=Retry(2, 0.2)))
+    assert waits(caplog) == [wait]
+
+
+DATES = st.datetimes(timezones=st.timezones() | st.none()).map(format_datetime)
+DATE_LIKE = st.lists(
+    st.sampled_from(["Mon,", "01", "Jan", "2031", "00:00:00", "0.0.0.0", "GMT", "-0000", ",", "-", ":", "+9999"])
+    | st.text()
+).map(" ".join)
+HEADER = st.text() | st.integers().map(str) | st.floats().map(str) | DATES | DATE_LIKE
+
+
+@given(
+    status=st.sampled_from([429, 500, 503]),
+    headers=st.fixed_dictionaries({"retry-after": HEADER}, optional={"date": HEADER, "retry-after-ms": HEADER}),
+    attempts=st.integers(1, 10),
+)
+def test_no_text_of_the_header_does_harm(status: int, headers: dict[str, str], attempts: int) -> None:
+    """Whatever stands in `Retry-After`, the wait is one that the settings allow, or there is none and no attempt."""
+    error = error_from(status, headers, b"")
+    error.attempts = attempts
+    wait = Retry(attempts=11).wait_before_next(error, None)
+    if error.retry_after is not None and error.retry_after > 60:
+        assert wait is None
+    else:
+        assert wait is not None
+        assert 0 <= wait <= 60
 
 
 TOO_LONG = [
@@ -433,9 +504,8 @@ def test_the_longest_wait_allowed_is_waited() -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault.retry_after(30), Fault.status(503)], ids=["asked for", "drawn"])
-def test_a_wait_that_does_not_fit_the_total_is_not_begun(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+def test_a_wait_that_does_not_fit_the_total_is_not_begun(longest: None, fault: Fault) -> None:
     """The last error is raised at once when there is no time left for the wait and another attempt."""
-    monkeypatch.setattr(random, "uniform", lambda low, high: high)
     began = time.monotonic()
     with LoopbackServer(faults=[fault]) as server:
         outcome = failure(Client("k", base_url=server.url, retry=Retry(3, backoff=30, max_backoff=30), timeout=10))

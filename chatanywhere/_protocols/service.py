@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._errors import (
     APIStatusError,
@@ -23,6 +23,9 @@ from .._errors import (
     RateLimitError,
     UnprocessableEntityError,
 )
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 KEY_PAGE = "https://github.com/chatanywhere/GPT_API_free"
 """Where keys are given out."""
@@ -191,7 +194,10 @@ def _status_error(
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the answer asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
+    """Seconds that the answer asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date.
+
+    A date is counted from the one that the answer was sent on (`Date`), since the service's clock may differ from ours.
+    """
     for name, seconds in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             wait = float(headers.get(name, "")) * seconds
@@ -199,14 +205,27 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
             continue
         if math.isfinite(wait):
             return max(0.0, wait)
+    then = _date(headers.get("retry-after", ""))
+    if then is None:
+        return None
     from datetime import datetime, timezone
+
+    now = _date(headers.get("date", "")) or datetime.now(timezone.utc)
+    return max(0.0, (then - now).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    """The moment that an HTTP date names (RFC 9110, section 5.6.7), None if it names none."""
+    from datetime import timezone
     from email.utils import parsedate_to_datetime
 
     try:
-        when = parsedate_to_datetime(headers.get("retry-after", ""))
-        return max(0.0, (when.replace(tzinfo=when.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds())
-    except (OverflowError, TypeError, ValueError):
+        date = parsedate_to_datetime(text)
+    # The first releases of Python 3.10 raise an IndexError if the year is a lone comma or a part between dashes is
+    # missing (gh-95087), and an UnboundLocalError if the time has more than two dots (gh-89402).
+    except (IndexError, OverflowError, UnboundLocalError, ValueError):
         return None
+    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
 
 
 def media_type(content_type: str) -> str:

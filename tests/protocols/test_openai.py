@@ -830,12 +830,32 @@ def test_an_error_keeps_the_headers() -> None:
         ({"retry-after-ms": "nan", "retry-after": "20"}, 20),
         ({"retry-after": "Mon, 01 Jan 99999 00:00:00 GMT"}, None),
         ({"retry-after": "Mon, 01 Jan 2020 00:00:00 +99999999999999999999"}, None),
+        ({"retry-after": "17 June , 2022"}, None),
+        ({"retry-after": "-Jan-20 00:00:00 GMT"}, None),
+        ({"retry-after": "Wed, 3 Apr 2002 12.34.56.78+0800"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT", "date": "Wed, 21 Oct 2015 07:27:30 GMT"}, 30),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT", "date": "Wed, 21 Oct 2015 07:28:30 GMT"}, 0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT", "date": "today"}, 0),
+        ({"retry-after": "20", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 20),
     ],
     ids=str,
 )
 def test_how_long_to_wait_is_read(headers: dict[str, str], expected: float | None) -> None:
     """Milliseconds, seconds or a date that has passed are a number of seconds; what is none of them is None."""
     assert error_from(429, headers, b"").retry_after == expected
+
+
+@pytest.mark.parametrize("failure", [IndexError, OverflowError, UnboundLocalError, ValueError])
+def test_a_date_that_the_standard_library_fails_on_is_none(
+    monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+) -> None:
+    """Whatever its reader raises for one, in any release of Python, is not raised in the place of the error."""
+
+    def parse(text: str) -> datetime:
+        raise failure
+
+    monkeypatch.setattr("email.utils.parsedate_to_datetime", parse)
+    assert error_from(429, {"retry-after": "17 June , 2022"}, b"").retry_after is None
 
 
 def test_how_long_to_wait_may_be_said_by_a_date() -> None:
