@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ._errors import (
     APIConnectionError,
@@ -15,9 +15,6 @@ from ._errors import (
     QuotaExceededError,
     StreamInterruptedError,
 )
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
 
 logger = logging.getLogger("chatanywhere")
 
@@ -117,25 +114,22 @@ class Retry:
         if not self._allows(error):
             self._explain(error)
             return None
-        import tenacity  # here, because it takes a third of the time that importing requests does
-
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(self._allows),
-            wait=self._wait,
-            # stop_after_delay would let the last wait overrun.
-            stop=tenacity.stop_never if time_left is None else tenacity.stop_before_delay(time_left),
-            before_sleep=_log_next_attempt,
-            retry_error_callback=lambda _: None,
+        wait = self._wait_after(error)
+        if time_left is not None and wait >= time_left:
+            return None
+        logger.info(
+            "attempt %d failed (%s: %s), trying again in %.2f s",
+            error.attempts,
+            type(error).__name__,
+            str(error).partition("\n")[0],
+            wait,
         )
-        retrying.begin()
-        state = tenacity.RetryCallState(retrying, None, (), {})
-        state.attempt_number = error.attempts
-        state.set_exception((type(error), error, None))
-        wait = retrying.iter(state)
-        return wait if isinstance(wait, float) else None
+        # Its frames hold the stream, which would then be left to the garbage collector.
+        error.__traceback__ = None
+        return wait
 
-    def _allows(self, error: BaseException) -> bool:
-        if not isinstance(error, ChatAnywhereError) or error.attempts >= self.attempts:
+    def _allows(self, error: ChatAnywhereError) -> bool:
+        if error.attempts >= self.attempts:
             return False
         if isinstance(error, APITimeoutError):
             return self.on_timeout and error.phase != "total"
@@ -157,10 +151,11 @@ class Retry:
     def _is_too_long(self, error: APIStatusError) -> bool:
         return (error.retry_after or 0) > self.max_retry_after
 
-    def _wait(self, state: RetryCallState) -> float:
-        import tenacity
+    def _wait_after(self, error: ChatAnywhereError) -> float:
+        import tenacity  # here, because it takes a third of the time that importing requests does
 
-        error = _error_of(state)
+        state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+        state.attempt_number = error.attempts
         most = tenacity.wait_exponential(multiplier=self.backoff, max=self.max_backoff)(state)
         least, asked = 0.0, 0.0
         if isinstance(error, APIStatusError):
@@ -181,22 +176,3 @@ class _Default:
 
 
 DEFAULT: Any = _Default()
-
-
-def _error_of(state: RetryCallState) -> ChatAnywhereError:
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, ChatAnywhereError)
-    return error
-
-
-def _log_next_attempt(state: RetryCallState) -> None:
-    error = _error_of(state)
-    logger.info(
-        "attempt %d failed (%s: %s), trying again in %.2f s",
-        error.attempts,
-        type(error).__name__,
-        str(error).partition("\n")[0],
-        state.upcoming_sleep,
-    )
-    # Its frames hold the stream, which would then be left to the garbage collector.
-    error.__traceback__ = None
