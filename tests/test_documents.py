@@ -71,7 +71,7 @@ PROGRAMS = with_outputs("python")
 COMMANDS = with_outputs("sh")
 
 
-def run(block: Block, folder: Path, server: LoopbackServer, *, warnings: str = "error") -> str:
+def run(block: Block, folder: Path, server: LoopbackServer, *, warnings: str = "error", typed: str = TYPED) -> str:
     """Run a block in a process of its own, as a user would who has set the two variables; return what it prints."""
     file = folder / "program.py"
     file.write_text(block.content, encoding="utf-8")
@@ -89,7 +89,7 @@ def run(block: Block, folder: Path, server: LoopbackServer, *, warnings: str = "
         [sys.executable, "-W", warnings, *command],
         cwd=folder,
         env=environment,
-        input=TYPED,
+        input=typed,
         capture_output=True,
         encoding="utf-8",
         timeout=TIMEOUT,
@@ -135,6 +135,21 @@ def test_the_readme_s_chat_remembers(tmp_path: Path) -> None:
     ]
 
 
+def test_ctrl_d_ends_the_readme_s_chat(tmp_path: Path) -> None:
+    """The end of the input is the end of the program, without a traceback, and the prompt's line is ended."""
+    with LoopbackServer() as server:
+        printed = run(readme_program("input("), tmp_path, server, typed="Hello! I am Ada.\n")
+    assert printed == "> Pleased to meet you, Ada. What brings you here?\n> \n"
+
+
+def test_ctrl_c_at_the_prompt_ends_the_readme_s_chat(tmp_path: Path) -> None:
+    """Ctrl-C, which is raised here, since a signal might come before the program reads, is the end as well."""
+    program = readme_program("input(")
+    interrupted = program._replace(content=f"def input(prompt):\n    raise KeyboardInterrupt\n{program.content}")
+    with LoopbackServer() as server:
+        assert run(interrupted, tmp_path, server) == "\n"
+
+
 @pytest.mark.parametrize(
     ("fault", "printed"),
     [
@@ -146,7 +161,7 @@ def test_the_readme_s_chat_remembers(tmp_path: Path) -> None:
 def test_the_readme_s_program_for_errors_explains_them(fault: Fault, printed: str, tmp_path: Path) -> None:
     """When the call fails, the program says what its comments say, and ends well."""
     with LoopbackServer(faults=[fault]) as server:
-        assert re.fullmatch(printed, run(readme_program("except"), tmp_path, server), re.DOTALL)
+        assert re.fullmatch(printed, run(readme_program("QuotaExceededError"), tmp_path, server), re.DOTALL)
 
 
 def test_every_block_is_of_a_kind_that_is_checked() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -130,6 +131,30 @@ def test_a_chat_goes_on_after_an_error(program: Path) -> None:
     assert "no such thing" in done.stderr
     assert "> Yes?\n" in done.stdout
     assert [message["content"] for message in server.requests[-1].messages] == ["Two."]
+
+
+@example("chat.py")
+def test_ctrl_d_ends_a_chat(program: Path) -> None:
+    """The end of the input ends the prompt's line and the program, without a traceback."""
+    with LoopbackServer(["Yes?"]) as server:
+        done = run(program, server=server, typed="One.\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "> Yes?\n> \n", "")
+
+
+@example("chat.py")
+def test_ctrl_c_at_the_prompt_ends_a_chat(
+    program: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So does Ctrl-C, which is raised here, since a signal might come before the program reads."""
+
+    def interrupt(prompt: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", interrupt)
+    monkeypatch.setenv("CHATANYWHERE_API_KEY", "any")
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(program), run_name="__main__")
+    assert (caught.value.code, capsys.readouterr().out) == (0, "\n")
 
 
 @example("chat.py")
