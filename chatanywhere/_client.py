@@ -28,7 +28,8 @@ class Client:
         api_key: the key; else `CHATANYWHERE_API_KEY`, else `OPENAI_API_KEY` if `OPENAI_BASE_URL` (or
             `OPENAI_API_BASE`) names a ChatAnywhere host. The `web` protocol sends none.
         base_url: the host, with or without `/v1` or the full path, or several to try in order while one
-            can't be reached; else `CHATANYWHERE_BASE_URL`, else `OPENAI_BASE_URL` as above, else the live hosts.
+            can't be reached. Without a scheme it is asked over https, this machine (`localhost:8000`) over http.
+            Else `CHATANYWHERE_BASE_URL`, else `OPENAI_BASE_URL` as above, else the live hosts.
         protocol: `"openai"`, the live service, or `"web"`, the original page's backend.
         model: else `CHATANYWHERE_MODEL`, else `gpt-4o-mini` (`gpt-3.5-turbo` on `web`).
         timeout: a `Timeout`, a number of seconds for the whole call, or None for no limit.

@@ -186,12 +186,16 @@ def _warn(message: str) -> None:
 def _is_exposed(host: str) -> bool:
     """Whether what is sent to this host can be read on its way."""
     parts = urlsplit(host)
+    return parts.scheme == "http" and not _is_loopback(parts)
+
+
+def _is_loopback(parts: SplitResult) -> bool:
+    """Whether the host of a URL is this machine: an address or, by RFC 6761 (section 6.3), a name."""
     name = parts.hostname or ""
     try:
-        loopback = ipaddress.ip_address(name).is_loopback
+        return ipaddress.ip_address(name).is_loopback
     except ValueError:
-        loopback = name == "localhost" or name.endswith(".localhost")
-    return parts.scheme == "http" and not loopback
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def _hosts(urls: Url) -> tuple[str, ...]:
@@ -202,13 +206,16 @@ def _hosts(urls: Url) -> tuple[str, ...]:
 
 
 def _host(url: str) -> str:
-    """Bring the spellings of a base URL to one: scheme, host and port, and what stands before `/v1`."""
+    """Bring the spellings of a base URL to one: scheme, host and port, and what stands before `/v1`.
+
+    Where no scheme is given it is `https`, but `http` for this machine, whose servers seldom have a certificate.
+    """
     if not isinstance(url, str):
         raise TypeError(f"base_url must be a str or several, not {type(url).__name__}")
     text = url.strip()
-    if "://" not in text:
-        text = f"https://{text}"
-    parts = _split(text)
+    parts = _split(text if "://" in text else f"https://{text}")
+    if parts and "://" not in text and _is_loopback(parts):
+        parts = parts._replace(scheme="http")
     if not parts or parts.scheme not in ("http", "https"):
         raise ValueError(f"base_url={url!r}: not a URL such as https://api.chatanywhere.tech")
     if parts.username or parts.password or parts.query or parts.fragment:

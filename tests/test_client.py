@@ -61,12 +61,32 @@ def sent(client: Client, messages: Any = "Hello", **options: Any) -> Any:
         ("https://gateway.example/chat/v1", "https://gateway.example/chat/v1/chat/completions"),
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000/v1/chat/completions"),
         ("http://[::1]:8000/v1", "http://[::1]:8000/v1/chat/completions"),
+        ("localhost:8000", "http://localhost:8000/v1/chat/completions"),
+        ("LocalHost/v1", "http://localhost/v1/chat/completions"),
+        ("llama.localhost:8000/v1", "http://llama.localhost:8000/v1/chat/completions"),
+        ("127.0.0.1:8000", "http://127.0.0.1:8000/v1/chat/completions"),
+        ("127.8.9.1", "http://127.8.9.1/v1/chat/completions"),
+        ("[::1]:8000", "http://[::1]:8000/v1/chat/completions"),
+        ("https://localhost:8000", "https://localhost:8000/v1/chat/completions"),
+        ("localhost.example:8000", "https://localhost.example:8000/v1/chat/completions"),
+        ("notlocalhost:8000", "https://notlocalhost:8000/v1/chat/completions"),
+        ("192.0.2.1:8000", "https://192.0.2.1:8000/v1/chat/completions"),
+        ("[2001:db8::1]:8000", "https://[2001:db8::1]:8000/v1/chat/completions"),
         (["https://one.example", "https://two.example"], "https://one.example/v1/chat/completions"),
     ],
 )
 def test_every_spelling_of_a_base_url_works(base_url: Any, url: str) -> None:
     """The host may be written with or without /v1, a slash, the full path, the scheme."""
     assert sent(Client(KEY, base_url=base_url)).url == url
+
+
+def test_a_server_on_this_machine_needs_no_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Host and port are enough, in the argument as in the environment: it is asked over http."""
+    with LoopbackServer(lambda _: "Hi") as server:
+        host = server.url.removeprefix("http://")
+        assert Client(KEY, base_url=host).complete("Hello").text == "Hi"
+        monkeypatch.setenv("CHATANYWHERE_BASE_URL", host)
+        assert Client(KEY).complete("Hello").text == "Hi"
 
 
 @pytest.mark.parametrize(
