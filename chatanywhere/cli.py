@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import signal
 import sys
 import time
@@ -63,11 +64,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None takes the process's own.
 
     Returns:
-        The exit code: 0, 2 if the server can't be started, 130 if the demo is interrupted.
+        The exit code: 0, 2 if the server can't be started, 130 if the demo is interrupted, 141 if the output was
+        closed before its end, as by `chatanywhere demo | head -3`. Shells report SIGINT and SIGPIPE by these two.
 
     Raises:
         SystemExit: the arguments are wrong, or ask for help or the version.
     """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            print(end="", flush=True)  # so that what fails, fails here
+    except BrokenPipeError:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # Python flushes once more at its exit
+        return 141
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a legacy encoding may not have Chinese

@@ -118,6 +118,20 @@ def test_an_interrupted_command_says_so_by_its_exit_code(monkeypatch: pytest.Mon
     assert main(["demo"]) == 130
 
 
+@posix
+@pytest.mark.parametrize("lines", [3, 11, 19], ids=["web", "openai", "provider"])
+def test_the_demo_ends_when_nobody_reads_on(lines: int) -> None:
+    """`chatanywhere demo | head -3` ends without a traceback, whichever client talks; the exit code is SIGPIPE's."""
+    with running("demo", "--delay", "0.02") as process:
+        assert process.stdout
+        assert process.stderr
+        for _ in range(lines):
+            assert process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert (process.wait(TIMEOUT), errors) == (141, "")
+
+
 # serve
 
 
@@ -178,6 +192,22 @@ def test_a_port_in_use_is_one_line_with_the_remedy(capsys: pytest.CaptureFixture
     assert errors.count("\n") == 1
     assert port in errors
     assert "--port 0" in errors
+
+
+@posix
+@pytest.mark.parametrize("arguments", [["demo"], ["serve", "--port", "0"], ["--help"], ["--version"]], ids=" ".join)
+def test_a_command_ends_quietly_when_nobody_reads(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the output was closed before the first byte, no error is printed, not even at Python's exit."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # with it, argparse passes over what fails in some releases
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-W", "error", "-m", "chatanywhere", *arguments]
+        pipes: dict[str, Any] = {"stdout": writing, "stderr": subprocess.PIPE}
+        done = subprocess.run(command, cwd=ROOT, encoding="utf-8", timeout=TIMEOUT, **pipes)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 # Arguments
