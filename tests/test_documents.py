@@ -99,11 +99,14 @@ def run(block: Block, folder: Path, server: LoopbackServer, *, warnings: str = "
 
 
 def for_server(block: Block, server: LoopbackServer) -> Block:
-    """The block, with its providers, which do not read a base URL from the environment, turned to the server."""
+    """The block, with the line that docs/g4f.md gives for the practice server where it uses the live provider."""
     if "ChatAnywhereAPI" not in block.content:
         return block
-    turned = f"import chatanywhere\nchatanywhere.ChatAnywhereAPI.url = {server.url!r}\n"
-    return block._replace(content=turned + block.content)
+    text = block.document.read_text(encoding="utf-8")
+    (line,) = re.findall(r"`(ChatAnywhereAPI\.url = .*?)`", text)
+    *_, last = re.finditer(r"(?m)^(from|import) .*\n", block.content)
+    turned = line.replace("http://127.0.0.1:8000", server.url)
+    return block._replace(content=f"{block.content[: last.end()]}{turned}\n{block.content[last.end() :]}")
 
 
 @pytest.mark.parametrize(("block", "output"), [pytest.param(*each, id=str(each[0])) for each in PROGRAMS])
