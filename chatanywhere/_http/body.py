@@ -16,7 +16,15 @@ from .._errors import ProtocolError, StreamInterruptedError
 _BLOCK = 256 * 1024  # bytes that decompression puts out at a time, so that a bomb never stands in memory
 _MAX_LINE = 4096  # bytes of a chunk's size line with its extensions, and of a trailer
 _MAX_TRAILERS = 100
-_SIZE_LINE = re.compile(rb"0*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
+_SHOWN = 64  # characters of a header that an error repeats
+
+# A chunk's extensions (RFC 9112, section 7.1.1): `;name`, `;name=token` or `;name="any text"`.
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTABLE = rb"[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]*"
+_QUOTED = rb'"%b(?:\\[\t \x21-\x7e\x80-\xff]%b)*"' % (_QUOTABLE, _QUOTABLE)
+_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
+# Nearly every size has its line end right behind it: that is looked for first, and as fast as without extensions.
+_SIZE_LINE = re.compile(rb"0*([1-9a-fA-F][0-9a-fA-F]{0,14}|0)(?:\r\n|(?:%b)*[ \t]*\r\n)" % _EXTENSION)
 
 
 class Body:
@@ -45,7 +53,7 @@ class Body:
         # Content may be shorter than what it was compressed to, so only plain sizes are held against the limit.
         largest = limit if self._decompress is None else None
         self._framing: _Chunked | _Sized | _UntilClose
-        codings = [coding.strip().lower() for coding in headers.get("transfer-encoding", "").split(",")]
+        codings = [coding.strip(" \t").lower() for coding in headers.get("transfer-encoding", "").split(",")]
         length = headers.get("content-length")
         if empty:
             self._framing = _Sized(0)
@@ -54,7 +62,8 @@ class Body:
         elif codings == ["chunked"]:
             self._framing = _Chunked(largest)
         elif codings != [""]:
-            raise ProtocolError(f"the answer's Transfer-Encoding is not supported: {headers['transfer-encoding']!r}")
+            coding = headers["transfer-encoding"][:_SHOWN]
+            raise ProtocolError(f"the answer's Transfer-Encoding is not supported: {coding!r}")
         elif length is not None:
             self._framing = _Sized(_content_length(length))
             if largest is not None and self._framing.left > largest:
@@ -127,10 +136,10 @@ class _Malformed(Exception):
 
 def _content_length(value: str) -> int:
     # A proxy may have joined repeated headers; RFC 9112, section 6.3, accepts them when they agree.
-    lengths = {part.strip() for part in value.split(",")}
+    lengths = {part.strip(" \t") for part in value.split(",")}
     length = lengths.pop()
     if lengths or not re.fullmatch("[0-9]{1,18}", length):
-        raise ProtocolError(f"the answer's Content-Length is not a length: {value!r}")
+        raise ProtocolError(f"the answer's Content-Length is not a length: {value[:_SHOWN]!r}")
     return int(length)
 
 
@@ -188,6 +197,9 @@ class _Chunked:
             return b""
         if self._rest:
             data = self._rest + data
+            if self._left is None and len(data) < _MAX_LINE and b"\n" not in data:
+                self._rest = data  # not to be matched again at every byte
+                return b""
         content: list[bytes] = []
         try:
             position = self._split(data, content)
@@ -339,4 +351,4 @@ def _decompressor(content_encoding: str) -> _Inflater | None:
         return None
     if coding in ("gzip", "x-gzip", "deflate"):
         return _Inflater(coding)
-    raise ProtocolError(f"the answer's Content-Encoding is not supported: {content_encoding!r}")
+    raise ProtocolError(f"the answer's Content-Encoding is not supported: {content_encoding[:_SHOWN]!r}")
