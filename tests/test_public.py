@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_policy": "_errors",
     "_accumulator": "_types",
     "_http": "",
+    "_http.head": "_errors",
     "_http.body": "_errors",
     "_http.scope": "_errors _policy",
     "_http.connections": "_http.scope",

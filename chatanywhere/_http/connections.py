@@ -170,7 +170,7 @@ class GuardedSSLSocket(GuardedSocket, ssl.SSLSocket):
         self._guarded(super().do_handshake, block)
 
 
-class _Head(io.BufferedIOBase):
+class _HeadFile(io.BufferedIOBase):
     """The file that http.client reads an answer's head from.
 
     What was received beyond the head stays in `rest`. A connection lost within the head is an error here;
@@ -204,7 +204,7 @@ class RawResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._socket = sock
-        self._head = _Head(sock, self.fp.detach())  # from its buffer, which nobody needs, of 8 KiB
+        self._head = _HeadFile(sock, self.fp.detach())  # from its buffer, which nobody needs, of 8 KiB
         self.fp = self._head  # type: ignore[assignment]
 
     def begin(self) -> None:
