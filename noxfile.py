@@ -52,6 +52,13 @@ def fork(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """100,000 mutated heads, read by our decoder and by h11."""
+    session.install(".[fuzz]")
+    session.run("python", "fuzz/fuzz_heads.py", "--inputs", "100000", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and types."""
     session.install(".[lint]")

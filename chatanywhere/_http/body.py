@@ -53,17 +53,16 @@ class Body:
         # Content may be shorter than what it was compressed to, so only plain sizes are held against the limit.
         largest = limit if self._decompress is None else None
         self._framing: _Chunked | _Sized | _UntilClose
-        codings = [coding.strip(" \t").lower() for coding in headers.get("transfer-encoding", "").split(",")]
+        coding = headers.get("transfer-encoding")
         length = headers.get("content-length")
         if empty:
             self._framing = _Sized(0)
         elif not framed:
             self._framing = _UntilClose()
-        elif codings == ["chunked"]:
+        elif coding is not None:  # it overrules a length (RFC 9112, section 6.3)
+            if coding.strip(" \t").lower() != "chunked":
+                raise ProtocolError(f"the answer's Transfer-Encoding is not supported: {coding[:_SHOWN]!r}")
             self._framing = _Chunked(largest)
-        elif codings != [""]:
-            coding = headers["transfer-encoding"][:_SHOWN]
-            raise ProtocolError(f"the answer's Transfer-Encoding is not supported: {coding!r}")
         elif length is not None:
             self._framing = _Sized(_content_length(length))
             if largest is not None and self._framing.left > largest:

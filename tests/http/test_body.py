@@ -324,7 +324,9 @@ def test_a_chunk_of_8_gb_is_bounded_by_the_limit_alone() -> None:
     assert "max_response_bytes=1000000" in outcome.message
 
 
-@pytest.mark.parametrize("value", ["gzip, chunked", "gzip", "chunked, chunked", "chunked, gzip", "x", "chunked\xa0"])
+@pytest.mark.parametrize(
+    "value", ["gzip, chunked", "gzip", "chunked, chunked", "chunked, gzip", "x", "", "chunked\xa0"]
+)
 def test_a_transfer_coding_that_is_not_supported_is_named(value: str) -> None:
     """Of transfer codings only `chunked` can be read; any other is a ProtocolError before the first byte."""
     with pytest.raises(ProtocolError, match="Transfer-Encoding.*" + re.escape(repr(value))):
