@@ -149,6 +149,7 @@ def test_nothing_is_held_back(headers: dict[str, str]) -> None:
         b'a;name=""',
         b'a;name="; a=b, \xe4\xbd\xa0";other="\t"',
         rb'a;name="a \"quoted\" \\";other',
+        b'a;name="\\\xe4\\\t"',
         b"a;!#$%&'*+.^_`|~09AZaz-=!#$%&'*+.^_`|~09AZaz-",
     ],
 )

@@ -93,6 +93,7 @@ def test_a_status_line_is_read_as_rfc_9112_says(status_line: bytes, status_code:
         pytest.param(b"Server: a\r\n b\r\n", "Server", "a b", id="folded"),
         pytest.param(b"Server: a \t\r\n \t b\r\n\tc \r\n", "Server", "a b c", id="folded twice, with blanks"),
         pytest.param(b"Server: a\n b\n", "Server", "a b", id="folded with LF alone"),
+        pytest.param(b"Server: a\xa0\r\n \x85b\r\n", "Server", "a\xa0 \x85b", id="folded between blanks of Latin-1"),
         pytest.param(b"Server:\r\n a\r\n \r\n", "Server", "a", id="folds with nothing before and behind"),
         pytest.param(b"Server: a\r\n B: c\r\n", "Server", "a B: c", id="fold that looks like a header"),
     ],
@@ -282,6 +283,7 @@ def test_a_bad_status_line_is_refused(line: bytes) -> None:
         b"<!doctype html>\r\n",
         b"SSH-2.0-OpenSSH_9.9\r\n",
         b"\0\0\0\0\0",
+        b"\0\0\x12\x04\0\0\0\0\1",
         b"\x16\x02\x01",
     ],
 )
@@ -319,6 +321,7 @@ def test_the_protocol_that_a_server_speaks_instead_is_named(data: bytes, words: 
         pytest.param(b"HTTP/1.1 200" + b"\x01" * 60_000 + b"\r\n\r\n", id="status line"),
         pytest.param(OK + b"\x01" * 60_000 + b"\r\n\r\n", id="header"),
         pytest.param(OK + b"A: " + b"x" * 60_000 + b"\0\r\n\r\n", id="value"),
+        pytest.param(OK + b"\xe4\xbd\xa0: a\r\n\r\n", id="beyond ASCII"),
         pytest.param(OK + b"A: " + b"x" * 70_000, id="too large"),
         pytest.param(OK + b"A: xxxxxxxxx\r\n" * 300 + b"\r\n", id="too many"),
     ],
@@ -330,6 +333,12 @@ def test_errors_are_short_and_printable(wire: bytes) -> None:
     assert len(str(caught.value)) < 300
     assert str(caught.value).isascii()
     assert str(caught.value).isprintable()
+
+
+def test_an_error_shows_the_line_that_is_wrong() -> None:
+    """It is that line, as far as its end."""
+    message = refusal_of(OK + b"A: b\r\nno colon\r\nC: d\r\n\r\n")
+    assert message == r"not a header of an HTTP/1 answer: 'no colon\r'"
 
 
 # Limits -------------------------------------------------------------------------------------------------------
@@ -356,7 +365,7 @@ def test_a_head_that_never_ends_is_refused() -> None:
     decoder = HeadDecoder()
     assert decoder.feed(OK) is None
     with pytest.raises(ProtocolError, match="larger than 65536 bytes"):
-        decoder.feed(b"A: b\r\n" * 11_000)
+        decoder.feed(b"x" * (MAX_HEAD - len(OK)))
 
 
 def test_a_head_has_a_largest_number_of_headers() -> None:
