@@ -173,6 +173,21 @@ def test_all_get_the_error(resolver: Resolver, pool: ThreadPoolExecutor, error: 
     assert len({id(each) for each in errors}) == 3
 
 
+@pytest.mark.parametrize("name", ["x" * 64 + ".example", "a..example"])
+def test_what_can_be_no_name_is_an_error_of_the_resolver(name: str) -> None:
+    """A label that is too long, or empty, is a gaierror, not Python's UnicodeError."""
+    with pytest.raises(socket.gaierror, match="not a host name"):
+        names.resolve(scope(), name, 80)
+
+
+def test_who_asks_again_waits_for_the_same_lookup(resolver: Resolver) -> None:
+    """Attempts of one call that run out of time one after the other cost one thread."""
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            names.resolve(scope(connect=0.05), "api.example", 80)
+    assert len(lookups()) == 1
+
+
 def refuse(*_: Any, **__: Any) -> None:
     raise RuntimeError("can't start new thread")
 
