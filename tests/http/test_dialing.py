@@ -87,9 +87,10 @@ def scope(**limits: float | None) -> CallScope:
 def soon(action: Callable[[], object]) -> threading.Thread:
     """Do something in another thread when this one waits for the network."""
     main = threading.get_ident()
+    end = time.monotonic() + 10
 
     def run() -> None:
-        while sys._current_frames()[main].f_code.co_name != "_connected_or_failed":
+        while sys._current_frames()[main].f_code.co_name != "_connected_or_failed" and time.monotonic() < end:
             time.sleep(0.005)
         action()
 
