@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -355,25 +356,136 @@ def openai_pieces(url: str, **settings: Any) -> Asker:
 
 
 def requests_pieces(url: str) -> Asker:
-    """The library requests: `iter_lines` and json."""
+    """The library requests: `iter_lines` and json.
+
+    Each thread has a session of its own, for a session is not made for threads, and one that is shared by more than ten
+    throws connections away that the next call could use.
+    """
     import requests
 
-    session = requests.Session()
+    class Local(threading.local):
+        def __init__(self) -> None:
+            self.session = requests.Session()
+
+    local = Local()
 
     def ask() -> Iterator[str]:
         body = {"messages": MESSAGES}
-        with session.post(f"{url}/v1/chat/completions", json=body, stream=True) as response:
+        with local.session.post(f"{url}/v1/chat/completions", json=body, stream=True) as response:
             for line in response.iter_lines():
-                if line.startswith(b"data: {"):
-                    text = json.loads(line[6:])["choices"][0]["delta"].get("content")
-                    if text:
-                        yield text
+                if line.startswith(b"data: {") and (text := _content(line[6:])):
+                    yield text
 
     return ask
+
+
+def httpx_pieces(url: str) -> Asker:
+    """httpx, `iter_lines` and json."""
+    import httpx
+
+    client = httpx.Client()
+
+    def ask() -> Iterator[str]:
+        body = {"messages": MESSAGES}
+        with client.stream("POST", f"{url}/v1/chat/completions", json=body) as response:
+            for line in response.iter_lines():
+                if line.startswith("data: {") and (text := _content(line[6:])):
+                    yield text
+
+    return ask
+
+
+def _content(event: str | bytes) -> str | None:
+    """Return the text of an event. The one that has the usage has no choices."""
+    choices = json.loads(event)["choices"]
+    text: str | None = choices[0]["delta"].get("content") if choices else None
+    return text
 
 
 PIECES: dict[str, Callable[[str], Asker]] = {
     "chatanywhere": chatanywhere_pieces,
     "OpenAI": openai_pieces,
     "requests": requests_pieces,
+    "httpx iter_lines": httpx_pieces,
+}
+
+
+# Async, whole answers -----------------------------------------------------------------------------------------
+
+Answerer = Callable[[], Awaitable[str]]
+Closer = Callable[[], Awaitable[None]]
+
+
+def chatanywhere_answer(url: str) -> tuple[Answerer, Closer]:
+    """The async client of this package, streaming."""
+    from chatanywhere import AsyncClient
+
+    client = AsyncClient(KEY, base_url=url)
+
+    async def ask() -> str:
+        async with client.stream(MESSAGES) as stream:
+            return "".join([text async for text in stream])
+
+    return ask, client.aclose
+
+
+def chatanywhere_complete(url: str) -> tuple[Answerer, Closer]:
+    """The same, `complete()`."""
+    from chatanywhere import AsyncClient
+
+    client = AsyncClient(KEY, base_url=url)
+
+    async def ask() -> str:
+        return (await client.complete(MESSAGES)).text
+
+    return ask, client.aclose
+
+
+def aiohttp_answer(url: str) -> tuple[Answerer, Closer]:
+    """Aiohttp's line iterator, and json; as many connections as there are calls (it has 100 at most by default)."""
+    import aiohttp
+
+    session = None
+
+    async def ask() -> str:
+        nonlocal session
+        if session is None:
+            session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        pieces = []
+        async with session.post(f"{url}/v1/chat/completions", json={"messages": MESSAGES}) as response:
+            async for line in response.content:
+                if line.startswith(b"data: {") and (text := _content(line[6:])):
+                    pieces.append(text)
+        return "".join(pieces)
+
+    async def close() -> None:
+        if session is not None:
+            await session.close()
+
+    return ask, close
+
+
+def openai_answer(url: str) -> tuple[Answerer, Closer]:
+    """The OpenAI SDK's async client, streaming."""
+    from openai import AsyncOpenAI
+
+    client = AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1")
+
+    async def ask() -> str:
+        stream: AsyncIterator[Any] = await client.chat.completions.create(
+            model="gpt-4o-mini",
+            messages=MESSAGES,  # type: ignore[arg-type]
+            stream=True,
+        )
+        chunks = [chunk async for chunk in stream]
+        return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+    return ask, client.close
+
+
+ANSWERS: dict[str, Callable[[str], tuple[Answerer, Closer]]] = {
+    "chatanywhere": chatanywhere_answer,
+    "chatanywhere complete()": chatanywhere_complete,
+    "aiohttp": aiohttp_answer,
+    "AsyncOpenAI": openai_answer,
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import urllib3
-from server import serving
+from server import Address, serving
 
 HERE = Path(__file__).parent
 
@@ -27,25 +27,29 @@ class Case(NamedTuple):
     client: str
     path: str
     options: tuple[str, ...] = ()
+    tls: bool = False
 
 
 Samples = dict[Case, list[dict[str, float]]]
 
 
-def sample(case: Case, url: str) -> str:
+def sample(case: Case, server: Address) -> str:
+    url, trusted = server.http, {}
+    if case.tls:  # requests, and this package, go by the one variable, httpx by the other
+        url, trusted = server.https, {"REQUESTS_CA_BUNDLE": server.ca, "SSL_CERT_FILE": server.ca}
     command = [sys.executable, str(HERE / "sample.py"), case.how, case.client, f"{url}/{case.path}", *case.options]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120, check=True)
+    done = subprocess.run(command, env=os.environ | trusted, stdout=subprocess.PIPE, text=True, timeout=120, check=True)
     return done.stdout
 
 
 def measure(cases: Sequence[Case], rounds: int) -> Samples:
     """Take a sample of each case in turn, and again, so that a busy moment of the machine hits all of them."""
     samples = defaultdict(list)
-    with serving() as url:
+    with serving() as server:
         for number in range(rounds):
             for case in dict.fromkeys(cases):
                 print(f"round {number + 1} of {rounds}:", *case, file=sys.stderr)
-                samples[case].append(json.loads(sample(case, url)))
+                samples[case].append(json.loads(sample(case, server)))
     return samples
 
 

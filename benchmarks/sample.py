@@ -16,11 +16,13 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import clients
+from server import WORDS, allow_connections
 
 Sample = dict[str, Any]
 
@@ -55,6 +57,30 @@ class Cost:
 
     def per(self, pieces: int) -> Sample:
         return {"value": 1e6 * self._cpu / pieces, "wall": 1e6 * self._clock / pieces}
+
+
+class Used:
+    """Between `with` and its end: what the server used, besides the two questions for it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url.rpartition('/')[0]}/usage/"
+
+    def __enter__(self) -> Used:
+        self._before = self._ask()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._after = self._ask()
+
+    def per(self, calls: int) -> Sample:
+        """µs of its CPU per call, and the connections that were made to it."""
+        cpu, connections = (self._after[name] - self._before[name] for name in ("cpu", "connections"))
+        return {"server": 1e6 * cpu / calls, "connections": connections - 1}
+
+    def _ask(self) -> dict[str, float]:
+        with urllib.request.urlopen(self._url) as answer:
+            used: dict[str, float] = json.load(answer)
+        return used
 
 
 def burst(client: str, url: str) -> Sample:
@@ -149,6 +175,102 @@ def first(client: str, url: str, number: int) -> Sample:
     return {"value": 1e3 * statistics.median(times[10:])}
 
 
+WARM = 10  # calls, for imports, connections and everything else that is done once
+
+
+def check(answer: str) -> None:
+    """Make sure that a client has done its work."""
+    assert answer == WORDS, answer
+
+
+def calls(client: str, url: str, number: int) -> Sample:
+    """Short answers, one after another on a warm connection: µs of CPU per call."""
+    ask = clients.PIECES[client](url)
+    for _ in range(WARM):
+        check("".join(ask()))
+    with Used(url) as used, Cost() as cost:
+        for _ in range(number):
+            check("".join(ask()))
+    return cost.per(number) | used.per(number)
+
+
+def calls_in_threads(client: str, url: str, number: int, seconds: float = 2) -> Sample:
+    """The same in threads, on a warm connection each, for some time: calls per second by the clock."""
+    ask = clients.PIECES[client](url)
+    warm, measured = threading.Barrier(number + 1), threading.Barrier(number + 1)
+    counts = []
+
+    def work() -> None:
+        for _ in range(WARM):
+            check("".join(ask()))
+        warm.wait()
+        measured.wait()
+        count, end = 0, time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            check("".join(ask()))
+            count += 1
+        counts.append(count)
+
+    threads = [threading.Thread(target=work) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    warm.wait()
+    with Used(url) as used:
+        measured.wait()
+        with Cost() as cost:
+            for thread in threads:
+                thread.join()
+    each = cost.per(sum(counts))
+    return {"value": 1e6 / each["wall"]} | used.per(sum(counts))
+
+
+async def calls_in_tasks(client: str, url: str, number: int, each: int = 50) -> Sample:
+    """The same in tasks of an event loop: µs of CPU per call."""
+    ask, close = clients.ANSWERS[client](url)
+
+    async def work(times: int) -> None:
+        for _ in range(times):
+            check(await ask())
+
+    async def everyone(times: int) -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(number):
+                tasks.start_soon(work, times)
+
+    await everyone(WARM)
+    with Used(url) as used, Cost() as cost:
+        await everyone(each)
+    await close()
+    return cost.per(number * each) | used.per(number * each)
+
+
+async def at_once(client: str, url: str, number: int) -> Sample:
+    """Calls on an event loop, all begun at once: seconds by the clock, and the most worker threads."""
+    ask, close = clients.ANSWERS[client](url)
+    check(await ask())
+    most_threads = 0
+
+    async def work() -> None:
+        check(await ask())
+
+    async def watch() -> None:
+        nonlocal most_threads
+        while True:
+            most_threads = max(most_threads, threading.active_count() - 1)
+            await anyio.sleep(0.005)
+
+    with Used(url) as used, Cost() as cost:
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(watch)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(number):
+                    tasks.start_soon(work)
+            watching.cancel_scope.cancel()
+    await close()
+    each = cost.per(number)
+    return {"value": each["wall"] * number / 1e6, "cpu": each["value"], "threads": most_threads} | used.per(number)
+
+
 def delay(client: str, url: str) -> Sample:
     """Ms between the moment when a piece was sent, which it says itself, and when it is seen: the 99th percentile."""
     delays = []
@@ -219,6 +341,7 @@ def imports(client: str) -> Sample:
 
 def main() -> None:
     how, client, url, *rest = sys.argv[1:]
+    allow_connections()
     options = dict(option.split("=") for option in rest)
     if options.get("speed") != "on":
         sys.modules.update(msgspec=None, orjson=None)  # type: ignore[arg-type]
@@ -239,6 +362,10 @@ def main() -> None:
         "streams": lambda: on_loop(streams),
         "threads": lambda: in_threads(client, url, number),
         "first": lambda: first(client, url, number),
+        "calls": lambda: calls(client, url, number),
+        "calls_in_threads": lambda: calls_in_threads(client, url, number),
+        "calls_in_tasks": lambda: on_loop(calls_in_tasks),
+        "at_once": lambda: on_loop(at_once),
         "delay": lambda: delay(client, url),
         "async_delay": lambda: on_loop(async_delay),
         "memory": lambda: memory(client, url),

@@ -6,8 +6,10 @@ The first part of a request's path says how it is answered; both protocols' path
     /paced-50-250/v1/chat/completions    50 events a second, 250 of them
     /stamped-50-250/v1/chat/completions  the same, and the text of each is the time at which it was sent
     /bulk-64/v1/chat/gpt/                64 MiB of text in chunks of 16 KiB
+    /call-1/v1/chat/completions          a short answer, 12 words and the usage, 1 second after the question
+    /usage/                              JSON: what the server has used so far
 
-`/v1/chat/gpt/` is answered with plain text, everything else with Server-Sent Events.
+`/v1/chat/gpt/` is answered with plain text, everything else with Server-Sent Events. Connections are kept open.
 """
 
 from __future__ import annotations
@@ -15,27 +17,53 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
+import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
-LIFETIME = 1800  # seconds after which the server stops by itself
+LIFETIME = 3600  # seconds after which the server stops by itself
+WORDS = "The sky is blue because air scatters short waves more than long"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
 
 
+class Address(NamedTuple):
+    """Where the server is: its URLs, and the file of the CA that made its certificate."""
+
+    http: str
+    https: str
+    ca: str
+
+
 @contextmanager
-def serving() -> Iterator[str]:
-    """Run the server in a process of its own, and yield its URL."""
-    process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-    finally:
-        process.kill()
-        process.wait()
+def serving() -> Iterator[Address]:
+    """Run the server in a process of its own, and yield its address."""
+    with tempfile.TemporaryDirectory() as folder:
+        ca = Path(folder, "ca.pem")
+        process = subprocess.Popen([sys.executable, __file__, ca], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        with process.stdout:
+            try:
+                http, https = process.stdout.readline().split()
+                yield Address(f"http://127.0.0.1:{http}", f"https://127.0.0.1:{https}", str(ca))
+            finally:
+                process.kill()
+                process.wait()
+
+
+def allow_connections(number: int = 4096) -> None:
+    """Let this process have that many files open, or as many as the system allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < number:
+        most = number if hard == resource.RLIM_INFINITY else min(number, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _chunk(data: bytes) -> bytes:
@@ -43,19 +71,35 @@ def _chunk(data: bytes) -> bytes:
 
 
 def _event(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+    return _data(choices=[{"index": 0, "delta": delta, "finish_reason": finish_reason}])
+
+
+def _data(**fields: Any) -> bytes:
     chunk = {
         "id": "chatcmpl-benchmark",
         "object": "chat.completion.chunk",
         "created": 1700000000,
         "model": "gpt-4o-mini",
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
+        **fields,
     }
     return b"data: %b\n\n" % json.dumps(chunk, separators=(",", ":")).encode()
+
+
+def _call() -> bytes:
+    """The whole answer to a short call, an event per chunk as from a model."""
+    first, *others = WORDS.split()
+    events = [_event({"content": word}) for word in (first, *(f" {word}" for word in others))]
+    usage = {"prompt_tokens": 8, "completion_tokens": len(events), "total_tokens": 8 + len(events)}
+    events += [_event({}, "stop"), _data(choices=[], usage=usage), b"data: [DONE]\n\n"]
+    return HEAD % TYPE["events"] + b"".join(map(_chunk, events)) + END
 
 
 PIECE = {"text": b"token ", "events": _event({"content": "token "})}
 LAST = {"text": b"", "events": _chunk(_event({}, "stop") + b"data: [DONE]\n\n")}
 TYPE = {"text": b"text/plain; charset=utf-8", "events": b"text/event-stream"}
+CALL = _call()
+
+connections = 0  # accepted so far
 
 
 async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str) -> None:
@@ -68,6 +112,13 @@ async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str) 
             writer.write(block)
             await writer.drain()
         writer.write(LAST[kind] + END)
+    elif name == "call":
+        if numbers[0] != "0":
+            await asyncio.sleep(float(numbers[0]))
+        writer.write(CALL)
+    elif name == "usage":
+        used = {"cpu": time.process_time(), "connections": connections}
+        writer.write(HEAD % b"application/json" + _chunk(json.dumps(used).encode()) + END)
     elif name == "bulk":
         writer.write(HEAD % TYPE[kind])
         block = _chunk(b"x" * 16384) * 64
@@ -90,6 +141,8 @@ async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str) 
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    global connections
+    connections += 1
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -106,9 +159,24 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         writer.close()
 
 
-async def _main() -> None:
-    server = await asyncio.start_server(_serve, "127.0.0.1", 0, backlog=2000)
-    print(server.sockets[0].getsockname()[1], flush=True)
+def _certify(ca: str) -> ssl.SSLContext:
+    """Make a certificate, and write its CA to a file."""
+    import trustme  # here and not above, for clients import this module, too
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+async def _main(ca: str) -> None:
+    allow_connections()
+    servers = [
+        await asyncio.start_server(_serve, "127.0.0.1", 0, backlog=2000, ssl=context)
+        for context in (None, _certify(ca))
+    ]
+    print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
     parent = os.getppid()
     for _ in range(LIFETIME):
         await asyncio.sleep(1)
@@ -117,4 +185,4 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main())
+    asyncio.run(_main(sys.argv[1]))
