@@ -1,16 +1,16 @@
 """The blocking client for event loops; no protocol code.
 
-A worker thread opens a stream: names, connection, TLS, proxy, the request, the head of the answer, other
-attempts. For the body no thread is held: the loop waits for the socket, and what arrives goes through the
-decoders that the blocking reader feeds. No cancel scope is open across a `yield`, so a stream may be read and
-closed by different tasks.
+A worker thread makes a connection: names, TCP, TLS, proxy. No thread is held for the rest: the loop waits for the
+socket, and what arrives goes through the decoders that the blocking reader feeds. No cancel scope is open across a
+`yield`, so a stream may be read and closed by different tasks.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
 from weakref import WeakKeyDictionary
@@ -19,9 +19,10 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ._call import Call, Service, State, Step, Waiting
+from ._call import Call, Service, Step, Waiting
 from ._config import Settings, Url
-from ._errors import ChatAnywhereError
+from ._errors import ChatAnywhereError, StreamCancelledError
+from ._http.exchange import Exchange
 from ._http.receiver import Receiver, receiver, thread_safe
 from ._http.scope import CallScope
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
@@ -79,19 +80,38 @@ class Workers:
         return semaphore
 
 
+@contextmanager
+def _until_cancelled(scope: CallScope) -> Iterator[anyio.CancelScope]:
+    """What is awaited inside ends when the call is cancelled; whether it is already has to be asked inside."""
+    with anyio.CancelScope() as waiting:
+        scope.wake = thread_safe(waiting.cancel)
+        try:
+            yield waiting
+        finally:
+            scope.wake = None
+
+
 async def _acquire(semaphore: anyio.Semaphore, scope: CallScope) -> None:
     """Wait within the limits of a call, and only until it is cancelled."""
     acquired = False
     while not acquired:
-        with anyio.CancelScope() as waiting:
-            scope.wake = thread_safe(waiting.cancel)
-            try:
-                limit = scope.check()
-                waiting.deadline = math.inf if limit is None else anyio.current_time() + limit
-                await semaphore.acquire()
-                acquired = True
-            finally:
-                scope.wake = None
+        with _until_cancelled(scope) as waiting:
+            limit = scope.check()
+            if limit == 0:
+                raise scope.expire()
+            waiting.deadline = math.inf if limit is None else anyio.current_time() + limit
+            await semaphore.acquire()
+            acquired = True
+
+
+async def _sleep(scope: CallScope, seconds: float) -> None:
+    """The loop's counterpart of `CallScope.sleep`."""
+    with _until_cancelled(scope) as waiting:
+        waiting.deadline = anyio.current_time() + seconds
+        if not scope.cancelled:
+            await anyio.sleep_forever()
+    if scope.cancelled:
+        raise StreamCancelledError("the call was cancelled")
 
 
 class Driver(Generic[T]):
@@ -100,20 +120,21 @@ class Driver(Generic[T]):
     def __init__(self, call: Call[T], workers: Workers) -> None:
         self._call = call
         self._workers = workers
+        self._waiting = Waiting(call)
         self._receiver: Receiver | None = None
-        self._more = True  # there may be bytes that need not be waited for
+        self._more = False  # there may be bytes that need not be waited for
 
     def perform(self, step: Step) -> Awaitable[None]:
         """Do what `Call.next` asked for; a thread does where the loop can't."""
-        if step is Step.PAUSE:
-            return self._pause()
+        call = self._call
+        if step is Step.RECEIVE:
+            assert call.exchange is not None
+            return self._in_thread(call.receive) if call.exchange.waitable is None else self._receive()
         if step is Step.OPEN:
-            return self._in_thread(self._call.open, State.OPENING)
-        response = self._call.response
-        assert response is not None
-        if response.waitable is None:
-            return self._in_thread(self._call.receive, State.RECEIVING)
-        return self._receive()
+            return self._open()
+        if step is Step.SEND:
+            return self._in_thread(call.send)
+        return self._wait() if step is Step.WAIT else self._pause()
 
     async def read(self) -> T:
         """Wait for the whole answer; see `Call.read`."""
@@ -135,7 +156,18 @@ class Driver(Generic[T]):
             self._call.cancel()
             raise
 
-    async def _in_thread(self, function: Callable[[], None], state: State) -> None:
+    async def _wait(self) -> None:
+        call = self._call
+        with self._waiting:
+            call.start_waiting()
+            await _sleep(call.scope, call.wait)
+            call.wait = 0.0
+
+    async def _open(self) -> None:
+        if not self._call.open_now():
+            await self._in_thread(self._call.open)
+
+    async def _in_thread(self, function: Callable[[], None]) -> None:
         call = self._call
         started = False
 
@@ -145,7 +177,7 @@ class Driver(Generic[T]):
             function()
 
         try:
-            call.start_waiting(state)
+            call.start_waiting()
             await self._workers.run(call.scope, work)
         except ChatAnywhereError as error:  # no thread was free in time, or the call was cancelled
             call.stop_waiting(error)
@@ -158,25 +190,28 @@ class Driver(Generic[T]):
     async def _receive(self) -> None:
         """The loop's counterpart of `Call.receive`."""
         call = self._call
-        response = call.response
-        assert response is not None
+        exchange = call.exchange
+        assert isinstance(exchange, Exchange)
         current = self._receiver
-        if current is not None and not current.serves(response):
+        if current is not None and not current.serves(exchange):
             current = None
-        with Waiting(call):
-            call.start_waiting(State.RECEIVING)
+        with self._waiting:
+            call.start_waiting()
             if current is None:
-                current = self._receiver = receiver(response)
-                call.close_response = current.close
-                self._more = True
+                current = self._receiver = receiver(exchange)
+                call.close_exchange = current.close
+                self._more = False
             limit = call.scope.check()
             data = None
             if self._more:
                 # A server that is faster than this program must not keep the loop to itself.
                 await anyio.lowlevel.checkpoint()
-                data = response.receive_nowait()
+                data = exchange.receive_nowait()
             if data is None:
-                data = await current.receive(limit)
+                await current.wait(limit)
+                data = current.taken()
+            if data is None:
+                data = exchange.receive_nowait()  # the process may have stood still since it arrived
             if data is None:
                 raise call.scope.expire()
             self._more = len(data) >= _TLS_RECORD
@@ -195,11 +230,6 @@ class AsyncStream(BaseStream):
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self
-
-    def _next(self) -> Event | Step:
-        if self._call.is_waiting and not self._call.scope.cancelled:
-            self._refuse_second_reader()
-        return super()._next()
 
     async def __anext__(self) -> str:
         while True:
@@ -274,6 +304,7 @@ class AsyncClient:
         verify: bool | str | os.PathLike[str] = True,
         headers: Mapping[str, str] | None = None,
         max_response_bytes: int | None = 256 * 1024 * 1024,
+        keepalive_expiry: float | None = 30.0,
         max_threads: int = 40,
     ) -> None:
         settings = Settings(
@@ -287,6 +318,7 @@ class AsyncClient:
             verify=verify,
             headers=headers,
             max_response_bytes=max_response_bytes,
+            keepalive_expiry=keepalive_expiry,
         )
         settings.check_key()
         self._service = Service(settings)

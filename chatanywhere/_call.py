@@ -12,19 +12,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from ._config import Settings, check_types, checked_headers
-from ._errors import (
-    APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    ChatAnywhereError,
-    StreamCancelledError,
-)
-from ._http.body import Body
+from ._errors import APIConnectionError, APITimeoutError, ChatAnywhereError, StreamCancelledError
+from ._http.exchange import Exchange, HTTPResponse
 from ._http.scope import CallScope
-from ._http.transport import HTTPResponse, Transport
+from ._http.transport import HTTPRequest, PublicExchange, Transport
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
-from ._protocols.protocol import Decoder, Endpoint, as_messages
-from ._protocols.service import error_from
+from ._protocols.protocol import Endpoint, as_messages
+from ._protocols.service import ErrorDecoder
+from ._reading import Reading
 
 if TYPE_CHECKING:
     from ._types import Event, Messages
@@ -33,14 +28,13 @@ T = TypeVar("T")
 
 _USER_AGENT = "chatanywhere-python"
 
-MAX_ERROR_BYTES = 64 * 1024
-"""Bytes that are read of an answer with an error status."""
-
 
 class Step(enum.Enum):
     """What a reader has to do before there is another event."""
 
+    WAIT = enum.auto()  # for the next attempt
     OPEN = enum.auto()
+    SEND = enum.auto()
     RECEIVE = enum.auto()
     PAUSE = enum.auto()  # nothing; but decoding goes on for so long that an event loop wants its turn
     END = enum.auto()  # nothing: the answer is over
@@ -50,16 +44,15 @@ class State(enum.Enum):
     """How far a call has come."""
 
     NEW = enum.auto()  # an attempt is to be made, the first or another one
-    OPENING = enum.auto()  # somebody waits for an attempt to be answered
-    READING = enum.auto()  # what has arrived is looked at
-    RECEIVING = enum.auto()  # somebody waits for more to arrive
+    WAITING = enum.auto()  # somebody does what `next` asked for
+    READING = enum.auto()  # what has come of it is looked at
     COMPLETE = enum.auto()
     FAILED = enum.auto()
     CANCELLED = enum.auto()
 
 
-_WAITING = (State.OPENING, State.RECEIVING)
 _OVER = (State.COMPLETE, State.FAILED, State.CANCELLED)
+_READING = State.READING
 
 
 class Service:
@@ -68,7 +61,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.hosts = settings.hosts  # the one that worked last comes first
-        self.transport = Transport(proxy=settings.proxy, verify=settings.ca)
+        self.transport = Transport(proxy=settings.proxy, verify=settings.ca, keepalive_expiry=settings.keepalive_expiry)
 
     def chat(
         self,
@@ -129,9 +122,11 @@ class Call(Generic[T]):
     Attributes:
         scope: its limits, and the means to stop it.
         state: how far it has come.
-        response: the answer to the last attempt, None if there is none yet.
+        exchange: the attempt that is being made, None if it has not got a connection yet.
+        response: the answer to the last attempt, None if there is none yet, or one with an error status.
+        wait: seconds before the next attempt.
         delivered: the reader's word that a piece of the answer has been given out, so that no other attempt is made.
-        close_response: closes the connection of `response`; an event loop that watches it has its own way.
+        close_exchange: closes the connection of `exchange`; an event loop that watches it has its own way.
     """
 
     def __init__(
@@ -151,22 +146,19 @@ class Call(Generic[T]):
         self._headers = {**(settings.headers or {}), **checked_headers(headers)}
         self._retry = Retry.of(settings.retry if retry is DEFAULT else retry)
         self._attempts = 0
-        self._wait = 0.0  # seconds, before the next attempt
-        self._error: ChatAnywhereError | None = None  # why the last attempt was not answered
+        self._fresh = False  # an idle connection has let this call down
+        self._error: ChatAnywhereError | None = None  # why there is no answer to the last attempt
         self._reading: Reading[T] | None = None
         self._lock = threading.RLock()  # reentrant, because a signal handler may cancel what it interrupts
         self.scope = CallScope(Timeout.of(settings.timeout if timeout is DEFAULT else timeout))
         self.state = State.NEW
+        self.exchange: Exchange | PublicExchange | None = None
         self.response: HTTPResponse | None = None
+        self.wait = 0.0
         self.delivered = False
-        self.close_response = _close_nothing
+        self.close_exchange = _close_nothing
 
     # What a reader does -------------------------------------------------------------------------------------
-
-    @property
-    def is_waiting(self) -> bool:
-        """Somebody waits for what comes next."""
-        return self.state in _WAITING
 
     def next(self) -> T | Step:
         """Return the next event of what has arrived, or what has to be done to get one.
@@ -174,16 +166,9 @@ class Call(Generic[T]):
         Raises:
             ChatAnywhereError: the call failed; see `arrived`.
         """
-        if self.state in _OVER:
-            return Step.END
-        if self.scope.cancelled:
-            self._fail(StreamCancelledError("the call was cancelled"))
-        if self.state is State.NEW:
-            return Step.OPEN
         reading = self._reading
-        if reading is None:
-            assert self._error is not None, "a call is answered or fails"
-            self._fail(self._error)  # `open` has made all the attempts there may be
+        if reading is None or self.state is not _READING or self.scope.cancelled:
+            return self._next_step()
         try:
             event = next(reading.events, Step.END)
         except BaseException:  # Ctrl-C while decoding: what was being decoded is lost, so nothing may follow it
@@ -208,47 +193,62 @@ class Call(Generic[T]):
             self.scope.linger()
         return Step.RECEIVE
 
+    def _next_step(self) -> Step:
+        """Return what has to be done where no answer is being read."""
+        if self.state in _OVER:
+            return Step.END
+        if self.scope.cancelled:
+            self._fail(StreamCancelledError("the call was cancelled"))
+        if self._error is not None:
+            return self._try_again(self._error)
+        if self.exchange is None:
+            return Step.WAIT if self.wait else Step.OPEN
+        return Step.RECEIVE if self.exchange.is_sent else Step.SEND
+
     def perform(self, step: Step) -> None:
         """Do what `next` asked for, blocking until it is done."""
         if step is Step.RECEIVE:
             self.receive()
         elif step is Step.OPEN:
             self.open()
+        elif step is Step.SEND:
+            self.send()
+        elif step is Step.WAIT:
+            with Waiting(self):
+                self.start_waiting()
+                self.scope.sleep(self.wait)
+                self.wait = 0.0
 
     def open(self) -> None:
-        """Make attempts, after the wait that is due: block until one is answered, or there may be no other."""
+        """Make an attempt: block until there is a connection, and the request on its way."""
         with Waiting(self):
-            self.start_waiting(State.OPENING)
-            self._reading = self._error = self.response = None
-            while self.response is None:
-                if self._wait:
-                    self.scope.sleep(self._wait)
-                try:
-                    self._attempt()
-                except ChatAnywhereError as error:
-                    wait = self._wait_before_next(error)
-                    if wait is None:
-                        raise
-                    self._wait = wait
+            self.start_waiting()
+            self._attempts += 1
+            self._take(self._reach())
 
-    def _attempt(self) -> None:
-        self._attempts += 1
-        response = self._reach()
-        if not 200 <= response.status_code < 300:
-            raise _status_error(response)
-        decoder = self._endpoint.decoder(response.headers.get("content-type", ""))
-        self._reading = Reading(response.body, decoder)
-        self.close_response = response.close
-        self.response = response
-        if response.body.complete:  # an answer without one
-            self.accept(b"")
+    def open_now(self) -> bool:
+        """Make an attempt if that takes no waiting, on a connection that is idle; return whether there was one."""
+        with Waiting(self):
+            self.start_waiting()
+            exchange = self._reuse(self._service.hosts[0])
+            if exchange is not None:
+                self._attempts += 1
+                self._take(exchange)
+        return self.state is not State.NEW
+
+    def send(self) -> None:
+        """Block until the request is on its way."""
+        assert isinstance(self.exchange, Exchange)
+        with Waiting(self):
+            self.start_waiting()
+            self.exchange.send()
 
     def receive(self) -> None:
         """Block until more of the answer has come."""
-        assert self.response is not None
+        assert self.exchange is not None
         with Waiting(self):
-            self.start_waiting(State.RECEIVING)
-            self.accept(self.response.receive())
+            self.start_waiting()
+            self.accept(self.exchange.receive())
 
     def read(self) -> T:
         """Block until the whole answer is there, and return it; for an endpoint whose answer is one value.
@@ -269,8 +269,14 @@ class Call(Generic[T]):
 
     def accept(self, data: bytes) -> None:
         """Take what the connection gave; `b""` says that it has ended."""
-        assert self._reading is not None
-        self._reading.events = self._reading.feed(data)
+        if self._reading is None:
+            assert isinstance(self.exchange, Exchange)
+            rest = self.exchange.read_head(data)
+            if self.exchange.response is None or rest is None:
+                return
+            self._begin_reading(self.exchange.response, rest)
+        else:
+            self._reading.events = self._reading.feed(data)
 
     def arrived(self) -> Iterator[T]:
         """Give out what had arrived when the call failed."""
@@ -280,9 +286,20 @@ class Call(Generic[T]):
                     break
                 yield event
 
+    def _begin_reading(self, response: HTTPResponse, data: bytes) -> None:
+        """The head of an answer has come, and perhaps the beginning of its body."""
+        if 200 <= response.status_code < 300:
+            decoder = self._endpoint.decoder(response.headers.get("content-type", ""))
+            self._reading = Reading(response.body, decoder)
+            self.response = response
+        else:
+            self._reading = Reading(response.body, ErrorDecoder(response.status_code, response.headers))
+        if data or response.body.complete:  # it may have none
+            self._reading.events = self._reading.feed(data)
+
     # Waiting ------------------------------------------------------------------------------------------------
 
-    def start_waiting(self, state: State) -> None:
+    def start_waiting(self) -> None:
         """From now until `stop_waiting`, only the reader may close the connection; `cancel()` wakes it.
 
         What is being waited for must not be closed: its descriptor might become another connection's.
@@ -291,7 +308,7 @@ class Call(Generic[T]):
             StreamCancelledError: the call has been cancelled already, and the connection perhaps closed.
         """
         with self._lock:
-            self.state = state
+            self.state = State.WAITING
         if self.scope.cancelled:
             raise StreamCancelledError("the call was cancelled")
 
@@ -306,8 +323,9 @@ class Call(Generic[T]):
             elif error is not None:
                 self.scope.cancel()
         finally:
-            if self.state in _WAITING:
-                self.state = State.READING
+            if self.state is State.WAITING:
+                nothing_yet = self.exchange is None and self._error is None
+                self.state = State.NEW if nothing_yet else State.READING
             if self.scope.cancelled:
                 self._release()
 
@@ -321,29 +339,36 @@ class Call(Generic[T]):
 
     def _release(self) -> None:
         with self._lock:
-            if self.state not in _WAITING:
-                self.close_response()
+            if self.state is not State.WAITING:
+                self.close_exchange()
 
     def _try_again(self, error: ChatAnywhereError) -> Step:
         """Prepare another attempt, if there may be one; else the call has failed."""
+        lost = self.exchange if isinstance(self.exchange, Exchange) else None
+        stale = lost is not None and lost.was_stale
         try:
-            wait = None if self.delivered else self._wait_before_next(error)
+            if lost is not None and lost.was_not_read:  # as if that connection had not been there
+                self._attempts -= 1
+                wait: float | None = 0.0
+            elif self.delivered:
+                wait = None
+            else:
+                self.annotate(error)
+                wait = self._retry.wait_before_next(error, self.scope.left(), at_once=stale)
             if wait is None:
                 self._fail(error)
         finally:
             del error  # its traceback holds this frame
-        self._wait = wait
         self._release()
+        self.wait, self._fresh = wait, stale
+        self._error = self._reading = self.exchange = self.response = None
+        self.close_exchange = _close_nothing
+        self.scope.start_attempt()
         self.state = State.NEW
-        return Step.OPEN
-
-    def _wait_before_next(self, error: ChatAnywhereError) -> float | None:
-        """Return the seconds to wait before another attempt, None if there may be no other."""
-        self.annotate(error)
-        return self._retry.wait_before_next(error, self.scope.left())
+        return Step.WAIT if self.wait else Step.OPEN
 
     def _fail(self, error: ChatAnywhereError) -> NoReturn:
-        if self.state not in _WAITING:  # else whoever waits will see it, too
+        if self.state is not State.WAITING:  # else whoever waits will see it, too
             self.state = State.CANCELLED if isinstance(error, StreamCancelledError) else State.FAILED
         self._release()
         self.annotate(error)
@@ -366,37 +391,52 @@ class Call(Generic[T]):
 
     # Hosts --------------------------------------------------------------------------------------------------
 
-    def _reach(self) -> HTTPResponse:
-        """Ask the first host that can be reached, and remember it."""
+    def _reach(self) -> Exchange | PublicExchange:
+        """Send the request to the first host to which a connection can be had, and remember that host."""
         hosts = self._service.hosts
         for host in hosts:
             try:
-                response = self._ask(host)
+                exchange = self._reuse(host) or self._open(host)
             except (APIConnectionError, APITimeoutError) as error:
-                if host == hosts[-1] or (isinstance(error, APITimeoutError) and error.phase != "connect"):
+                timed_out = isinstance(error, APITimeoutError) and error.phase != "connect"
+                if host == hosts[-1] or self.scope.connected or timed_out:
                     raise
             else:
                 if host != hosts[0]:
                     self._service.hosts = (host, *(other for other in hosts if other != host))
-                return response
+                return exchange
         raise AssertionError("a client has a host")
 
-    def _ask(self, host: str) -> HTTPResponse:
-        endpoint, settings = self._endpoint, self._service.settings
+    def _reuse(self, host: str) -> Exchange | None:
+        if self._fresh:
+            return None
+        with self.scope:
+            return self._service.transport.reuse(self._request(host), self._service.settings.max_response_bytes)
+
+    def _open(self, host: str) -> Exchange | PublicExchange:
+        with self.scope:
+            return self._service.transport.open(self._request(host), self._service.settings.max_response_bytes)
+
+    def _request(self, host: str) -> HTTPRequest:
+        endpoint = self._endpoint
         headers = {
             "User-Agent": _USER_AGENT,
             # Compression holds back small pieces.
             "Accept-Encoding": "identity",
-            **endpoint.headers(host, settings.key),
+            **endpoint.headers(host, self._service.settings.key),
         }
         for name, value in self._headers.items():
             for own in [own for own in headers if own.lower() == name.lower()]:
                 del headers[own]
             headers[name] = value
-        with self.scope:
-            return self._service.transport.open(
-                endpoint.method, host + endpoint.path, headers, self._content, max_bytes=settings.max_response_bytes
-            )
+        return HTTPRequest(endpoint.method, host + endpoint.path, headers, self._content)
+
+    def _take(self, exchange: Exchange | PublicExchange) -> None:
+        """Go on with this exchange."""
+        self.exchange = exchange
+        self.close_exchange = exchange.close
+        if exchange.response is not None:
+            self._begin_reading(exchange.response, b"")
 
 
 def _close_nothing() -> None:
@@ -415,79 +455,3 @@ class Waiting:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         self._call.stop_waiting(error)
         return isinstance(error, ChatAnywhereError)  # `Call.next` says it, behind the events that came before
-
-
-class Reading(Generic[T]):
-    """What the bytes of one attempt's answer come to. No I/O, and no way back to the call.
-
-    Attributes:
-        events: those that have arrived, and were not given out yet.
-        complete: the answer has come to its end.
-        error: what was wrong with the bytes; to be looked at when their events have been taken.
-    """
-
-    def __init__(self, body: Body, decoder: Decoder[T]) -> None:
-        self._body = body
-        self._decoder = decoder
-        self.events: Iterator[T | None] = iter(())
-        self.complete = False
-        self.error: ChatAnywhereError | None = None
-
-    @property
-    def done(self) -> bool:
-        """The protocol says that the answer is over, even if its connection does not yet."""
-        return self.complete or self._decoder.done
-
-    def feed(self, data: bytes) -> Iterator[T | None]:
-        """Yield the events that `data` completes; `b""` says that the connection has ended.
-
-        An error is left in `error`, behind the events that came before it. None is yielded between the blocks of
-        what was compressed: they may be many, and hold no event.
-        """
-        body, decoder = self._body, self._decoder
-        events: list[T] = []
-        failure: ChatAnywhereError | None = None
-        try:
-            for number, block in enumerate(body.feed(data)):
-                if number:
-                    yield from events
-                    events.clear()
-                    yield None
-                if not decoder.done:
-                    decoder.feed(block, events)
-            if body.complete and not decoder.done:
-                decoder.finish(events)
-        except ChatAnywhereError as error:
-            failure = error
-        yield from events
-        if failure is not None:
-            self.fail(failure)
-            failure = None  # its traceback holds this frame
-        elif body.complete:
-            self.complete = True
-
-    def fail(self, error: ChatAnywhereError) -> None:
-        """Take note of what went wrong with the connection or its bytes."""
-        if self.done:
-            self.complete = True  # nothing was missing but the end of the framing
-        else:
-            self.error = error
-
-
-def _status_error(response: HTTPResponse) -> APIStatusError:
-    content = bytearray()
-    try:
-        while not response.body.complete and len(content) < MAX_ERROR_BYTES:
-            for block in response.body.feed(response.receive()):
-                content += block
-                if len(content) >= MAX_ERROR_BYTES:
-                    break
-    except StreamCancelledError:
-        raise
-    except ChatAnywhereError:
-        pass  # the status says more than a body that was cut
-    finally:
-        response.close()
-    error = error_from(response.status_code, response.headers, bytes(content[:MAX_ERROR_BYTES]))
-    error.request_id = response.request_id
-    return error

@@ -38,6 +38,8 @@ class Client:
         verify: whether to verify TLS certificates, or the path of a file or folder of CA certificates.
         headers: sent with every request; they replace the client's own of the same name.
         max_response_bytes: the largest answer, in bytes after decompression; None for no limit.
+        keepalive_expiry: seconds after which an idle connection is not used again; None for no limit, 0 for never
+            again at all.
 
     Raises:
         ValueError, TypeError: an argument can't be used; the message names the remedy.
@@ -57,6 +59,7 @@ class Client:
         verify: bool | str | os.PathLike[str] = True,
         headers: Mapping[str, str] | None = None,
         max_response_bytes: int | None = 256 * 1024 * 1024,
+        keepalive_expiry: float | None = 30.0,
     ) -> None:
         settings = Settings(
             api_key=api_key,
@@ -69,6 +72,7 @@ class Client:
             verify=verify,
             headers=headers,
             max_response_bytes=max_response_bytes,
+            keepalive_expiry=keepalive_expiry,
         )
         settings.check_key()
         self._service = Service(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 import sys
@@ -29,6 +30,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "verify": ((bool, str, os.PathLike), "True, False or a path"),
     "headers": ((Mapping, type(None)), "a dict"),
     "max_response_bytes": ((int, type(None)), "an int, or None for no limit"),
+    "keepalive_expiry": ((int, float, type(None)), "a number of seconds, or None for no limit"),
 }
 """The types of the arguments that need a look, and how to say them."""
 
@@ -58,6 +60,7 @@ class Settings:
     verify: bool | str | os.PathLike[str] = True
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     max_response_bytes: int | None = 256 * 1024 * 1024
+    keepalive_expiry: float | None = 30.0
     wire: ChatProtocol = field(init=False, repr=False)
     hosts: tuple[str, ...] = field(init=False)
     key: str | None = field(init=False, repr=False)
@@ -71,6 +74,8 @@ class Settings:
             raise ValueError(
                 f"max_response_bytes={self.max_response_bytes}: a positive number of bytes, or None for no limit"
             )
+        if self.keepalive_expiry is not None and not 0 <= self.keepalive_expiry < math.inf:  # nor nan
+            raise ValueError(f"keepalive_expiry={self.keepalive_expiry}: seconds, at least 0, or None for no limit")
         base_url = self.base_url if self.base_url is None or isinstance(self.base_url, str) else tuple(self.base_url)
         hosts, key = _find_service(wire, base_url, self.api_key)
         checked: dict[str, Any] = {

@@ -104,17 +104,20 @@ class Retry:
             return value
         return cls(attempts=1 if value is None else value)  # type: ignore[arg-type]
 
-    def wait_before_next(self, error: ChatAnywhereError, time_left: float | None) -> float | None:
+    def wait_before_next(
+        self, error: ChatAnywhereError, time_left: float | None, *, at_once: bool = False
+    ) -> float | None:
         """Return the seconds to wait before another attempt, or None if there is to be none.
 
         Args:
             error: how the last attempt failed; its `attempts` says how many there have been.
             time_left: seconds left for the whole call, None for no limit.
+            at_once: the failure says nothing about the service, so there is no reason to wait.
         """
         if not self._allows(error):
             self._explain(error)
             return None
-        wait = self._wait_after(error)
+        wait = 0.0 if at_once else self._wait_after(error)
         if time_left is not None and wait >= time_left:
             return None
         logger.info(

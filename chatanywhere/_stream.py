@@ -11,8 +11,10 @@ from typing import NoReturn
 from ._accumulator import Accumulator
 from ._call import Call, State, Step
 from ._errors import ChatAnywhereError, StreamCancelledError
-from ._http.transport import HTTPResponse
+from ._http.exchange import HTTPResponse
 from ._types import Completion, Event, TextDelta
+
+_WAITING = State.WAITING
 
 
 class BaseStream:
@@ -30,11 +32,14 @@ class BaseStream:
             ChatAnywhereError: the answer failed; every event that came before has been given out.
         """
         call = self._call
+        if call.state is _WAITING and not call.scope.cancelled:
+            self._refuse_second_reader()
         try:
             event = call.next()
-            if event is Step.OPEN:
-                self._accumulator = Accumulator(keep_text=self._keep_text)
-            elif not isinstance(event, Step) and self._accumulator.add(event):
+            if isinstance(event, Step):
+                if event is Step.OPEN or event is Step.WAIT:
+                    self._accumulator = Accumulator(keep_text=self._keep_text)
+            elif self._accumulator.add(event):
                 call.delivered = True
             return event
         except ChatAnywhereError as error:

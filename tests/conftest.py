@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
-import termios
+import ssl
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
-import psutil
 import pytest
+import trustme
 from faces import Face
-from raw_server import RawServer
+from raw_server import RawServer, has_unread_bytes
 
 from chatanywhere.testing.writer import ResponseWriter
 
@@ -54,21 +54,33 @@ def pieces_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     pause = ResponseWriter.wait
 
     def wait(writer: ResponseWriter, seconds: float) -> None:
-        reader = writer.connection.getpeername()[1]
-        while _has_unread_bytes(reader) and not writer.closing.wait(0.001):
+        while has_unread_bytes(writer.connection) and not writer.closing.wait(0.001):
             pass
         pause(writer, seconds)
 
     monkeypatch.setattr(ResponseWriter, "wait", wait)
 
 
-def _has_unread_bytes(port: int) -> bool:
-    """Whether something has arrived at this port, a connection's of this process, and has not been received."""
-    for connection in psutil.Process().net_connections("tcp4"):
-        if connection.laddr.port == port and connection.fd != -1:
-            with contextlib.suppress(OSError):  # closed in between
-                return any(fcntl.ioctl(connection.fd, termios.FIONREAD, bytes(4)))
-    return False
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """A throw-away certificate authority."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its certificate, as a file."""
+    path = tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tls_context(authority: trustme.CA) -> ssl.SSLContext:
+    """A server's context with a certificate for 127.0.0.1."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +106,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if cells:
         terminalreporter.section(f"fault matrix: {sum(cells.values())} cells passed")
         for cell, count in sorted(cells.items()):
-            terminalreporter.write_line(f"{cell:50} {count} of 3 faces")
+            terminalreporter.write_line(f"{cell:56} {count} of 3 faces")
     latencies = [value for name, value in properties if name == "latency"]
     if latencies:
         terminalreporter.section("async calls told to stop: ms until the task goes on, ms until all is clean")
@@ -103,6 +115,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             clean = sorted(1000 * clean for name, _, clean in latencies if name == phase)
             middle = len(clean) // 2
             terminalreporter.write_line(
-                f"{phase:15} median {gone_on[middle]:5.1f}, {clean[middle]:5.1f}   "
+                f"{phase:20} median {gone_on[middle]:5.1f}, {clean[middle]:5.1f}   "
                 f"worst of {len(clean)} {gone_on[-1]:5.1f}, {clean[-1]:5.1f}"
             )

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from chatanywhere._accumulator import Accumulator
-from chatanywhere._call import Reading
 from chatanywhere._errors import ChatAnywhereError
 from chatanywhere._http.body import Body
 from chatanywhere._protocols import find_protocol
 from chatanywhere._protocols.protocol import Decoder
+from chatanywhere._reading import Reading
 from chatanywhere._types import Completion, Event, ReasoningDelta, Started, TextDelta
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import socket
 import struct
+import termios
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -123,6 +127,23 @@ def sockets_to(port: int, *states: str) -> list[Any]:
         if connection.raddr and connection.raddr.port == port and connection.fd != -1
         if not states or connection.status in states
     ]
+
+
+def has_unread_bytes(connection: socket.socket) -> bool:
+    """Whether something has arrived at the other end of a connection within this process, and has not been received."""
+    port = connection.getpeername()[1]
+    for other in psutil.Process().net_connections("tcp4"):
+        if other.laddr.port == port and other.fd != -1:
+            with contextlib.suppress(OSError):  # closed in between
+                return any(fcntl.ioctl(other.fd, termios.FIONREAD, bytes(4)))
+    return False
+
+
+def until_read(connection: socket.socket) -> None:
+    """A step: wait until the client has received what was sent."""
+    end = time.monotonic() + 20
+    while has_unread_bytes(connection) and time.monotonic() < end:
+        time.sleep(0.001)
 
 
 def drop_all_that_comes(sock: socket.socket) -> None:

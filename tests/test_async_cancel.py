@@ -9,16 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 import psutil
 import pytest
-import trustme
 from faces import backends, run
-from raw_server import BEGUN, RawServer, sockets_to
+from raw_server import BEGUN, RawServer, sockets_to, until_read
 
 import chatanywhere
 from chatanywhere import AsyncClient, AsyncStream, Retry, StreamCancelledError
@@ -51,13 +50,28 @@ def at_work() -> bool:
     return False
 
 
-@pytest.fixture(params=["names", "connect", "TLS", "headers", "body", "body over TLS", "backoff"])
+HALF_A_HEAD = BEGUN[:20]
+PHASES = [
+    "names",
+    "connect",
+    "TLS",
+    "headers",
+    "half a head",
+    "half a head over TLS",
+    "body",
+    "body over TLS",
+    "backoff",
+]
+
+
+@pytest.fixture(params=PHASES)
 def phase(
     request: pytest.FixtureRequest,
     raw_server: RawServer,
     full_port: int,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    tls_context: ssl.SSLContext,
+    ca_file: Path,
 ) -> Iterator[Phase]:
     """Each of the phases in which a call can be stuck."""
     name = request.param
@@ -89,20 +103,26 @@ def phase(
     elif name == "headers":
         raw_server.answer(raw_server.hold)
         yield Phase(name, raw_server.port, lambda _: len(raw_server.requests) == 1)
+    elif name == "half a head":
+        sent = threading.Event()
+        raw_server.answer(HALF_A_HEAD, until_read, lambda _: sent.set(), raw_server.hold)
+        yield Phase(name, raw_server.port, lambda _: sent.is_set())
     elif name == "backoff":
         raw_server.answer(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n")
         retry = Retry(2, backoff=1e6, max_backoff=1e6)
         yield Phase(name, raw_server.port, lambda _: len(raw_server.requests) == 1, retry=retry)
     else:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-        authority.issue_cert("127.0.0.1").configure_cert(context)
-        tls = context if name.endswith("TLS") else None
-        with LoopbackServer(lambda _: ["one", "two"], faults=[Fault.timeout(after=1)], tls=tls) as server:
-            port = int(server.url.rpartition(":")[2])
+        in_head = name.startswith("half a head")
+        silence = Fault.timeout(at="headers") if in_head else Fault.timeout(after=1)
+        with LoopbackServer(
+            lambda _: ["one", "two"], faults=[silence], tls=tls_context if name.endswith("TLS") else None
+        ) as server:
             yield Phase(
-                name, port, lambda stream: stream.text == "one", base_url=server.url, verify=tmp_path / "ca.pem"
+                name,
+                int(server.url.rpartition(":")[2]),
+                lambda stream: len(server.requests) == 1 and (in_head or stream.text == "one"),
+                base_url=server.url,
+                verify=ca_file,
             )
 
 
@@ -201,6 +221,60 @@ def test_asyncios_own_ways_to_stop(phase: Phase, way: str, loop: str) -> None:
     while at_work() or len(sockets_to(phase.port)) > others:
         assert time.monotonic() - began[0] < 2
         time.sleep(0.002)
+
+
+def wait_for_heads_with_one_thread(
+    backend: str, client: AsyncClient, requests: Sequence[object], proceed: threading.Event
+) -> list[str]:
+    """Make twenty calls at once, and let the server answer when it has all of their requests; return their texts."""
+
+    async def main() -> list[str]:
+        texts: list[str] = []
+
+        async def ask() -> None:
+            texts.append((await client.complete("Hello")).text)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(20):
+                    tasks.start_soon(ask)
+                while len(requests) < 20 or at_work():
+                    await anyio.sleep(0.002)
+                proceed.set()
+        return texts
+
+    try:
+        return run(backend, main)  # type: ignore[no-any-return]
+    finally:
+        proceed.set()
+
+
+@backends
+@pytest.mark.parametrize("begun", [b"", HALF_A_HEAD], ids=["headers", "half a head"])
+def test_no_thread_waits_for_a_head(raw_server: RawServer, backend: str, begun: bytes) -> None:
+    """One thread for all calls is enough for many that wait for their heads, and none is at work meanwhile."""
+    proceed = threading.Event()
+    raw_server.answer(begun, lambda _: proceed.wait(20), BEGUN[len(begun) :] + b"0\r\n\r\n")
+    client = AsyncClient(base_url=raw_server.url, protocol="web", max_threads=1, retry=None)
+    assert wait_for_heads_with_one_thread(backend, client, raw_server.requests, proceed) == ["one"] * 20
+
+
+@backends
+def test_no_thread_waits_for_a_head_over_tls(backend: str, tls_context: ssl.SSLContext, ca_file: Path) -> None:
+    """Over TLS neither, on new connections and on those that are used again."""
+    proceed = threading.Event()
+
+    def reply(_: object) -> str:
+        proceed.wait(20)
+        return "one"
+
+    with LoopbackServer(reply, tls=tls_context) as server:
+        client = AsyncClient(base_url=server.url, protocol="web", max_threads=1, retry=None, verify=ca_file)
+        for _ in range(2):
+            server.requests.clear()
+            proceed.clear()
+            assert wait_for_heads_with_one_thread(backend, client, server.requests, proceed) == ["one"] * 20
+        assert server.connections == 20
 
 
 PROGRAM = """

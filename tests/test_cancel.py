@@ -11,14 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from raw_server import BEGUN, RawServer
+from raw_server import BEGUN, RawServer, until_read
 
-from chatanywhere import Client, Retry, StreamCancelledError
+from chatanywhere import Client, Retry, Stream, StreamCancelledError
 
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 FAILS = (
     EVENTS.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"0\r\n\r\n"
 )  # ends with neither a finish reason nor [DONE], before the first text
+
+HEADS = {"before the head": b"", "within the status line": BEGUN[:10], "within the headers": BEGUN[:30]}
+every_head = pytest.mark.parametrize("begun", HEADS.values(), ids=HEADS)
+"""What may have come of an answer whose head is not whole."""
 
 needs_signals = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
 
@@ -96,14 +100,38 @@ def test_cancel_reaches_a_wait_between_attempts(raw_server: RawServer) -> None:
         next(stream)
 
 
-def test_cancel_reaches_an_attempt_that_waits_for_its_headers(raw_server: RawServer) -> None:
-    """A second attempt that hangs before its answer stops."""
+def stuck_in_a_second_attempt(
+    server: RawServer, begun: bytes, then: Callable[[Stream], object]
+) -> tuple[Stream, Latch]:
+    """A stream of which the next piece hangs, with so much of its answer read; something is then done to it."""
     latch = Latch()
-    answers = iter([[FAILS], [latch]])
-    raw_server.steps = lambda _: next(answers)  # type: ignore[assignment,return-value]
-    stream = Client("k", base_url=raw_server.url, retry=Retry(attempts=2, backoff=0)).stream("Hello")
-    soon(stream.cancel)
-    with within(2), pytest.raises(StreamCancelledError):
+    answers = iter([[FAILS], [begun, until_read, lambda _: then(stream), latch]])
+    server.steps = lambda _: next(answers)  # type: ignore[assignment,return-value]
+    stream = Client("k", base_url=server.url, retry=Retry(attempts=2, backoff=0)).stream("Hello")
+    return stream, latch
+
+
+@every_head
+@pytest.mark.parametrize("stop", [Stream.cancel, Stream.close])
+def test_an_attempt_that_waits_for_its_head_stops(
+    raw_server: RawServer, stop: Callable[[Stream], None], begun: bytes
+) -> None:
+    """cancel() and close() from another thread reach an attempt that hangs before its head or in it."""
+    stream, latch = stuck_in_a_second_attempt(raw_server, begun, stop)
+    with within(2), pytest.raises(StreamCancelledError) as caught:
+        next(stream)
+    assert caught.value.partial == stream.text == ""
+    assert latch.closed.wait(2)
+
+
+@needs_signals
+@every_head
+def test_a_signal_handler_may_cancel_a_wait_for_a_head(raw_server: RawServer, begun: bytes) -> None:
+    """cancel() called in a handler ends the wait that the signal interrupted."""
+    main = threading.main_thread().ident
+    assert main is not None
+    stream, latch = stuck_in_a_second_attempt(raw_server, begun, lambda _: signal.pthread_kill(main, signal.SIGALRM))
+    with on_alarm(lambda *_: stream.cancel(), after=0), within(2), pytest.raises(StreamCancelledError):
         next(stream)
     assert latch.closed.wait(2)
 
@@ -115,7 +143,7 @@ def test_cancel_reaches_a_name_that_is_being_looked_up(raw_server: RawServer, mo
     calls: list[str] = []
 
     def hanging(host: str, *args: object, **kwargs: object) -> object:
-        if host == "localhost" and "flags" not in kwargs:
+        if host == "localhost" and not kwargs.get("flags"):
             calls.append(host)
             if len(calls) > 1:
                 hang.wait(20)
@@ -199,7 +227,7 @@ def test_ctrl_c_while_decoding_is_no_end(raw_server: RawServer, monkeypatch: pyt
 
 
 @needs_signals
-@pytest.mark.parametrize("begun", [b"", BEGUN], ids=["before the answer", "within it"])
+@pytest.mark.parametrize("begun", [*HEADS.values(), BEGUN], ids=[*HEADS, "within the body"])
 def test_ctrl_c_leaves_no_half_read_connection(raw_server: RawServer, begun: bytes) -> None:
     """KeyboardInterrupt passes through and the connection is closed; the next call gets one of its own."""
     latch = Latch()
@@ -218,9 +246,10 @@ def test_ctrl_c_leaves_no_half_read_connection(raw_server: RawServer, begun: byt
 
 
 @contextmanager
-def on_alarm(handler: Callable[..., object]) -> Iterator[None]:
+def on_alarm(handler: Callable[..., object], after: float = 0.1) -> Iterator[None]:
+    """Handle the alarm signal, which comes after so many seconds; 0: somebody else sends it."""
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    signal.setitimer(signal.ITIMER_REAL, after)
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import responses
 from faces import Face
-from raw_server import BEGUN, RawServer
+from raw_server import BEGUN, RawServer, sockets_to
 
 from chatanywhere import (
     AuthenticationError,
@@ -502,11 +502,12 @@ def test_a_forgotten_client_closes_its_connections() -> None:
     with LoopbackServer(lambda _: "Hi") as server:
         client = Client(KEY, base_url=server.url)
         client.complete("Hello")
+        descriptors = [found.fd for found in sockets_to(int(server.url.rpartition(":")[2]))]
         closed = threading.Event()
         original = socket.socket.close
 
         def close(self: socket.socket) -> None:
-            if type(self).__name__ == "GuardedSocket":
+            if self.fileno() in descriptors:
                 closed.set()
             original(self)
 

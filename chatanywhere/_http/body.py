@@ -49,6 +49,7 @@ class Body:
         """
         self._limit = limit
         self._room = limit
+        self._ended = False  # the connection has
         self._decompress = _decompressor(headers.get("content-encoding", ""))
         # Content may be shorter than what it was compressed to, so only plain sizes are held against the limit.
         largest = limit if self._decompress is None else None
@@ -78,6 +79,11 @@ class Body:
     def surplus(self) -> bool:
         return self._framing.surplus
 
+    @property
+    def leaves_connection(self) -> bool:
+        """Whether it is complete, and its connection can be used again: it has not ended, and no more has come."""
+        return self.complete and not self.surplus and not self._ended
+
     def feed(self, data: bytes) -> Iterable[bytes]:
         """Return the content that `data` completes, in blocks of at most 256 KiB where it was compressed.
 
@@ -96,6 +102,7 @@ class Body:
                 # What came before the bad place is text all the same; it goes out first.
                 content, fault = exc.content, ProtocolError(str(exc))
         else:
+            self._ended = not self.complete
             self._framing.end()
             content = b""
         if self._decompress is None and fault is None:

@@ -14,6 +14,7 @@ import select
 import socket
 from collections.abc import Iterable
 from time import monotonic
+from typing import Any
 
 from .._policy import Timeout
 from .names import AddressInfo, resolve
@@ -56,8 +57,7 @@ def dial(scope: CallScope, host: str, port: int, options: Iterable[Option] = ())
     try:
         scope.attach(race)
         sock = race.run(addresses)
-        for option in options:  # not before it is connected: TCP_USER_TIMEOUT limits that, too
-            _set_option(sock, option)
+        set_options(sock, options)  # not before it is connected: TCP_USER_TIMEOUT limits that, too
         sock.settimeout(None)
         if sock.family != addresses[0][0]:
             _worked[host] = (sock.family, monotonic() + FAMILY_MEMORY)
@@ -90,8 +90,6 @@ def _in_order(host: str, addresses: list[AddressInfo]) -> list[AddressInfo]:
 class _Race:
     """The connections to one host's addresses that are being made; the first that stands wins."""
 
-    scope: CallScope | None = None
-
     def __init__(self, scope: CallScope) -> None:
         self._scope = scope
         self._sockets: list[socket.socket] = []
@@ -122,7 +120,8 @@ class _Race:
                 limit = pause if limit is None else min(limit, pause)
             for sock in _connected_or_failed(self._sockets, limit):
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if code == 0:
+                # One that was reset had been established: a server that refuses says ECONNREFUSED.
+                if code in (0, errno.ECONNRESET):
                     return sock
                 self._fail(sock, code)
                 due = 0.0
@@ -197,10 +196,12 @@ def socket_options(timeout: Timeout) -> list[Option]:
     return [(level, getattr(socket, name), value) for level, name, value in wanted if hasattr(socket, name)]
 
 
-def _set_option(sock: socket.socket, option: Option) -> None:
-    try:
-        sock.setsockopt(*option)
-    except OSError as exc:
-        # macOS says EINVAL of a connection that its peer has ended already.
-        if exc.errno not in (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL):
-            raise
+def set_options(sock: Any, options: Iterable[Option]) -> None:
+    """Set options on a connected socket, as far as the system has them."""
+    for option in options:
+        try:
+            sock.setsockopt(*option)
+        except OSError as exc:
+            # macOS says EINVAL of a connection that its peer has ended already.
+            if exc.errno not in (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL):
+                raise

@@ -1,4 +1,4 @@
-"""Receives the body of an answer on an event loop, without a thread.
+"""Receives an answer on an event loop, without a thread.
 
 anyio's way works everywhere, but registers the socket with the loop for each wait and opens a cancel scope for its
 time limit, which on asyncio is most of what a piece costs. There, the socket stays registered while its answer is
@@ -11,44 +11,41 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import anyio
 
-from .._errors import ChatAnywhereError
-from .transport import HTTPResponse
+from .exchange import Exchange
 
 
 class AnyioReceiver:
     """Receives on every event loop that anyio knows."""
 
-    def __init__(self, response: HTTPResponse) -> None:
-        assert response.waitable is not None
-        self.response = response
-        self._socket = response.waitable
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self._socket = exchange.waitable
+        self._arrived: bytes | None = None
 
-    def serves(self, response: HTTPResponse) -> bool:
+    def serves(self, exchange: Exchange) -> bool:
         """Whether it can receive this answer for the code that asks."""
-        return response is self.response
+        return exchange is self.exchange
 
-    async def receive(self, limit: float | None) -> bytes | None:
-        """Wait for bytes and return them, `b""` at the end of the connection; None after `limit` seconds.
-
-        Raises:
-            ChatAnywhereError: the connection failed, or the call was cancelled.
-        """
+    async def wait(self, limit: float | None) -> None:
+        """Wait for bytes, for `limit` seconds; `taken` says what has come of it."""
+        self._arrived = None
         with anyio.move_on_after(limit):
-            data = None
-            while data is None:  # over TLS, what has arrived may be less than a record
+            while self._arrived is None:  # over TLS, what has arrived may be less than a record
                 await anyio.wait_readable(self._socket)
-                data = self.response.receive_nowait()
-            return data
-        return None
+                self._arrived = self.exchange.receive_nowait()
+
+    def taken(self) -> bytes | None:
+        """Return the bytes that have come, `b""` at the end of the connection; None if there are none yet."""
+        return self._arrived
 
     def close(self) -> None:
         """Close the answer; from any thread."""
-        self.response.close()
+        self.exchange.close()
 
 
 class AsyncioReceiver:
@@ -58,26 +55,25 @@ class AsyncioReceiver:
         NotImplementedError: this kind of loop can't wait for sockets.
     """
 
-    def __init__(self, response: HTTPResponse, loop: asyncio.AbstractEventLoop) -> None:
-        assert response.waitable is not None
+    def __init__(self, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.response = response
-        self._receive = response.receive_nowait
-        self._descriptor = response.waitable.fileno()
+        self.exchange = exchange
+        self._receive = exchange.receive_nowait
+        self._descriptor = exchange.waitable.fileno()
         self._registered = False
         self._waiter: asyncio.Future[None] | None = None
-        self._arrived: bytes | ChatAnywhereError | None = None
+        self._arrived: bytes | Exception | None = None
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._register()
 
-    def serves(self, response: HTTPResponse) -> bool:
+    def serves(self, exchange: Exchange) -> bool:
         """Whether it can receive this answer for the code that asks; not when that runs on a later loop.
 
         Raises:
             RuntimeError: the code that asks runs on another loop, while this one is still open.
         """
-        if response is not self.response:
+        if exchange is not self.exchange:
             return False
         if self._is_here():
             return True
@@ -91,12 +87,8 @@ class AsyncioReceiver:
         except RuntimeError:
             return False
 
-    async def receive(self, limit: float | None) -> bytes | None:
-        """Wait for bytes and return them, `b""` at the end of the connection; None after `limit` seconds.
-
-        Raises:
-            ChatAnywhereError: the connection failed, or the call was cancelled.
-        """
+    def wait(self, limit: float | None) -> Awaitable[None]:
+        """Wait for bytes, for `limit` seconds; `taken` says what has come of it."""
         self._arrived = None
         if limit is not None:
             self._due = self._loop.time() + limit
@@ -105,13 +97,18 @@ class AsyncioReceiver:
         if not self._registered:
             self._register()
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-        if isinstance(self._arrived, ChatAnywhereError):
-            raise self._arrived
-        return self._arrived
+        return self._waiter
+
+    def taken(self) -> bytes | None:
+        """Return the bytes that have come, `b""` at the end of the connection; None if there are none yet.
+
+        Raises:
+            ChatAnywhereError: the connection failed, or the call was cancelled.
+        """
+        arrived, self._arrived = self._arrived, None
+        if isinstance(arrived, Exception):
+            raise arrived
+        return arrived
 
     def close(self) -> None:
         """Let go of the socket and close the answer; from any thread."""
@@ -123,7 +120,7 @@ class AsyncioReceiver:
             self._unregister()
             if self._timer is not None:
                 self._timer.cancel()
-        self.response.close()
+        self.exchange.close()
 
     def _register(self) -> None:
         self._loop.add_reader(self._descriptor, self._on_readable)
@@ -140,7 +137,7 @@ class AsyncioReceiver:
             return
         try:
             self._arrived = self._receive()
-        except ChatAnywhereError as error:
+        except Exception as error:  # a signal handler may raise what it likes, and the loop would only log it
             self._arrived = error
         if self._arrived is not None:
             self._wake(self._waiter)
@@ -168,13 +165,13 @@ class AsyncioReceiver:
 Receiver = AnyioReceiver | AsyncioReceiver
 
 
-def receiver(response: HTTPResponse) -> Receiver:
+def receiver(exchange: Exchange) -> Receiver:
     """Return the best one for the event loop that is running. The answer is `waitable`."""
     loop = _asyncio_loop()
     if loop is not None:
         with suppress(NotImplementedError):
-            return AsyncioReceiver(response, loop)
-    return AnyioReceiver(response)
+            return AsyncioReceiver(exchange, loop)
+    return AnyioReceiver(exchange)
 
 
 def thread_safe(function: Callable[[], object]) -> Callable[[], None]:

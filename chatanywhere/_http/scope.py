@@ -21,6 +21,12 @@ from .._policy import Timeout
 LINGER = 0.25
 """Seconds that an answer which is over may take to end its framing."""
 
+GRACE = 0.25
+"""Seconds for taking what had arrived when a process that stood still finds a limit long gone."""
+
+_LATE = 0.05  # seconds behind a limit, from which on the process must have stood still
+_EARLY = 0.01  # seconds by which a clock other than ours may say that the time is up
+
 _WHERE: dict[Phase, str] = {
     "connect": "while connecting",
     "headers": "before the answer began",
@@ -29,44 +35,42 @@ _WHERE: dict[Phase, str] = {
 
 
 class Interruptible(Protocol):
-    """A connection that obeys a scope."""
-
-    scope: CallScope | None
+    """What `cancel()` can end for whoever waits for it."""
 
     def shut_down(self) -> None:
-        """End the connection for whoever waits for it; called from any thread."""
+        """Called from any thread."""
 
 
 class CallScope:
     """What one call may still do. What is done inside `with scope:` obeys it.
 
     Attributes:
+        timeout: the limits.
         cancelled: `cancel()` was called; nothing unsets it.
-        response: the answer whose head has been read, when our own connections read it.
+        connected: a connection has been established for the attempt that is being made.
         wake: set by whoever waits for something other than a socket; `cancel()` calls it, from any thread.
     """
 
     def __init__(self, timeout: Timeout) -> None:
         self._process = os.getpid()
+        self.timeout = timeout
         self.cancelled = False
-        self.response: Any = None
-        self._timeout = timeout
+        self.connected = False
         self._deadline = None if timeout.total is None else monotonic() + timeout.total
         self._connect_deadline: float | None = None
         self._phase: Phase = "connect"
         self._tightest: Phase = "total"  # the limit that the running operation's time was taken from
+        self._due: float | None = None  # when that time is up
+        self._grace: float | None = None  # when what had arrived before a limit must have been taken
         self._expired: Phase | None = None
-        self._connection: Interruptible | None = None
+        self._waited_for: Interruptible | None = None
         self._token: contextvars.Token[CallScope] | None = None
         self.wake: Callable[[], None] | None = None
         # Reentrant, because a signal handler may cancel the call of the thread that it interrupts.
         self._lock = threading.RLock()
 
     def __enter__(self) -> CallScope:
-        """The connections that are opened or taken from a pool from now on obey this scope."""
-        self._phase = "headers"
-        self._expired = None
-        self.response = None
+        """The connections that are opened from now on obey this scope."""
         self._token = current.set(self)
         return self
 
@@ -82,8 +86,10 @@ class CallScope:
         if wake is not None:
             wake()
         with self._lock:
-            if self._connection is not None and self._process == os.getpid():  # a forked child shares the connection
-                self._connection.shut_down()
+            if self._waited_for is not None and self._process == os.getpid():  # a forked child shares the connection
+                self._waited_for.shut_down()
+
+    # Limits -------------------------------------------------------------------------------------------------
 
     def failure(self) -> ChatAnywhereError | None:
         """Return the error if the call was cancelled or a limit ran out, whatever else seems to have happened."""
@@ -93,8 +99,8 @@ class CallScope:
             return None
         where = _WHERE[self._phase]
         if self._expired == "total":
-            return APITimeoutError(f"timeout: the call's {self._timeout.total} s ran out {where}", "total")
-        limit = self._timeout.connect if self._phase == "connect" else self._timeout.read
+            return APITimeoutError(f"timeout: the call's {self.timeout.total} s ran out {where}", "total")
+        limit = self.timeout.connect if self._phase == "connect" else self.timeout.read
         return APITimeoutError(f"timeout: nothing came for {limit} s {where}", self._phase)
 
     def left(self) -> float | None:
@@ -104,6 +110,8 @@ class CallScope:
     def budget(self) -> float | None:
         """Seconds that the next operation may take, None for no limit.
 
+        0 where the limit is long gone, for the process stood still: what has arrived may be taken, not waited for.
+
         Raises:
             OSError: there are none left, or the call was cancelled.
         """
@@ -111,7 +119,7 @@ class CallScope:
             raise ConnectionAbortedError("the call was cancelled")
         now = monotonic()
         if self._phase != "connect":
-            limit = self._timeout.read
+            limit = self.timeout.read
         elif self._connect_deadline is not None:
             limit = self._connect_deadline - now
         else:
@@ -120,10 +128,32 @@ class CallScope:
         if self._deadline is not None and (limit is None or self._deadline - now < limit):
             limit = self._deadline - now
             self._tightest = "total"
-        if limit is not None and limit <= 0:
-            self.expire()
-            raise TimeoutError("timed out")
-        return limit
+        if limit is None:
+            self._due = None
+            return None
+        self._due = now + limit
+        if limit > 0:
+            return limit
+        if self._grace is None and limit < -_LATE:
+            self._grace = now + GRACE
+        if self._grace is not None and now < self._grace:
+            return 0.0
+        self.expire()
+        raise TimeoutError("timed out")
+
+    def is_late(self) -> bool:
+        """An operation ended as too late: whether that was for the time that `budget` gave, which has run out then.
+
+        If it was not, a signal handler has raised a TimeoutError of its own, or the kernel gave the connection up.
+        """
+        late = self._due is not None and monotonic() >= self._due - _EARLY
+        if late:
+            self._expired = self._tightest
+        return late
+
+    def forgive(self) -> None:
+        """What was awaited has come in time: the process stood still, and was too late to see it."""
+        self._expired = None
 
     def check(self) -> float | None:
         """The same as `budget`, for those who wait without a socket.
@@ -144,6 +174,37 @@ class CallScope:
         error = self.failure()
         assert error is not None
         return error
+
+    # What is being done -------------------------------------------------------------------------------------
+
+    def start_attempt(self) -> None:
+        """An attempt is to be made; until it connects, the limit of the whole call is the only one."""
+        self.connected = False
+        self._phase = "connect"
+        self._connect_deadline = None
+        self._expired = None
+
+    def connecting(self) -> None:
+        """A connection is being made: the `connect` limit starts."""
+        self.start_attempt()
+        limit = self.timeout.connect
+        self._connect_deadline = None if limit is None else monotonic() + limit
+
+    def sending(self) -> None:
+        """A connection stands: what is awaited now is that the request is sent, and the head of the answer."""
+        self.connected = True
+        self._phase = "headers"
+
+    def reading(self) -> None:
+        """The head of the answer has come; what is awaited now is its body."""
+        self._phase = "read"
+
+    def linger(self) -> None:
+        """The answer is whole: wait only a moment longer, for the end of its framing lets the connection be kept."""
+        soon = monotonic() + LINGER
+        self._deadline = soon if self._deadline is None else min(soon, self._deadline)
+
+    # Waiting ------------------------------------------------------------------------------------------------
 
     def sleep(self, seconds: float) -> None:
         """Wait; a `cancel()` ends it.
@@ -168,42 +229,19 @@ class CallScope:
         finally:
             self.wake = None
 
-    def connecting(self) -> None:
-        """A connection is being made: the `connect` limit starts."""
-        self._phase = "connect"
-        limit = self._timeout.connect
-        self._connect_deadline = None if limit is None else monotonic() + limit
-
-    def connected(self) -> None:
-        """The connection stands; what is awaited now is the head of the answer."""
-        self._phase = "headers"
-
-    def reading(self) -> None:
-        """The head of the answer has come; what is awaited now is its body."""
-        self._phase = "read"
-
-    def linger(self) -> None:
-        """The answer is whole: wait only a moment longer, for the end of its framing lets the connection be kept."""
-        soon = monotonic() + LINGER
-        self._deadline = soon if self._deadline is None else min(soon, self._deadline)
-
-    def attach(self, connection: Interruptible) -> None:
-        """Let `connection` obey this scope, and `cancel()` shut it down."""
+    def attach(self, waited_for: Interruptible) -> None:
+        """Let `cancel()` shut it down."""
         with self._lock:
-            connection.scope = self
-            self._connection = connection
+            self._waited_for = waited_for
 
     def closing(self) -> AbstractContextManager[Any]:
-        """To be held while an attached connection is closed: its descriptor may be another's afterwards."""
+        """To be held while one of several sockets that are waited for is closed: see `detach`."""
         return self._lock
 
     def detach(self) -> None:
-        """Let go of the connection: a later `cancel()` must not hit the next call on it."""
+        """Let go of it, before its descriptor is closed or another call's: a `cancel()` must not hit that."""
         with self._lock:
-            connection = self._connection
-            if connection is not None:
-                connection.scope = None
-                self._connection = None
+            self._waited_for = None
 
 
 current: contextvars.ContextVar[CallScope] = contextvars.ContextVar("chatanywhere_scope")

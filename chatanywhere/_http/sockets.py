@@ -7,13 +7,124 @@ from __future__ import annotations
 
 import _socket
 import errno
+import functools
 import os
 import select
 import socket
+import ssl
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from .scope import CallScope
+from .scope import CallScope, current
+
+RECEIVE_SIZE = 65536
+"""Bytes asked of a socket at a time."""
+
+SEND_SIZE = 65536
+"""Bytes given to a socket at a time: a long upload, of which each part gets through in time, is not silence."""
+
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+def guarded(scope: CallScope, sock: Any, operation: Callable[..., Any], *args: Any) -> Any:
+    """Do one of the socket's operations within the time that is left.
+
+    Raises:
+        OSError: it failed, the time is up, or the call was cancelled: the scope's `failure()` knows.
+    """
+    limit = scope.budget()
+    if limit != sock.gettimeout():  # setting it is a system call
+        sock.settimeout(limit)
+    try:
+        result = operation(*args)
+    except (TimeoutError, *WOULD_BLOCK):
+        scope.is_late()
+        raise
+    if scope.cancelled:  # an end of stream that cancel() made is not one
+        raise ConnectionAbortedError("the call was cancelled")
+    return result
+
+
+def receive(scope: CallScope, sock: Any) -> bytes:
+    """Wait for bytes and return them, `b""` at the end of the connection."""
+    try:
+        return bytes(guarded(scope, sock, sock.recv, RECEIVE_SIZE))
+    except TimeoutError:
+        # The process may have stood still, and what has arrived meanwhile came in time.
+        data = receive_nowait(scope, sock) if scope.is_late() else None
+        if data is None:
+            raise
+        scope.forgive()
+        return data
+
+
+def receive_nowait(scope: CallScope, sock: Any) -> bytes | None:
+    """Return what has arrived, `b""` at the end of the connection, None if nothing has."""
+    if sock.gettimeout() != 0:
+        sock.settimeout(0)
+    try:
+        data: bytes | None = sock.recv(RECEIVE_SIZE)
+    except WOULD_BLOCK:
+        data = None
+    if scope.cancelled:
+        raise ConnectionAbortedError("the call was cancelled")
+    return data
+
+
+def send(scope: CallScope, sock: Any, data: memoryview) -> int:
+    """Wait until some of `data` is on its way, and return how many bytes."""
+    return int(guarded(scope, sock, sock.send, data[:SEND_SIZE]))
+
+
+def send_nowait(sock: Any, data: memoryview) -> int:
+    """Return how many bytes the socket took without waiting."""
+    if sock.gettimeout() != 0:
+        sock.settimeout(0)
+    try:
+        return int(sock.send(data[:SEND_SIZE]))
+    except WOULD_BLOCK:
+        return 0
+
+
+@functools.cache
+def scoped(base: type[Any]) -> Any:
+    """Make a kind of socket whose every operation obeys a scope, for those who do the receiving themselves.
+
+    They are PySocks while it talks to a proxy, urllib3's TLS within TLS, and its fork.
+    """
+
+    class Scoped(base):  # type: ignore[misc]
+        scope: CallScope | None = None
+
+        def _guarded(self, operation: Callable[..., Any], *args: Any) -> Any:
+            return operation(*args) if self.scope is None else guarded(self.scope, self, operation, *args)
+
+        def recv(self, *args: Any) -> Any:
+            return self._guarded(super().recv, *args)
+
+        def recv_into(self, *args: Any) -> Any:
+            return self._guarded(super().recv_into, *args)
+
+        def send(self, *args: Any) -> Any:
+            return self._guarded(super().send, *args)
+
+        def sendall(self, data: Any, flags: int = 0) -> None:
+            with memoryview(data) as view, view.cast("B") as rest:
+                sent = 0
+                while sent < len(rest):
+                    sent += self.send(rest[sent : sent + SEND_SIZE], flags)
+
+        def do_handshake(self, block: bool = False) -> None:
+            # Wrapping took the descriptor from the socket that obeyed the scope until now.
+            self.scope = current.get(None)
+            self.suppress_ragged_eofs = False
+            self._guarded(super().do_handshake, block)
+
+        def shut_down(self) -> None:
+            shut_down(self)
+
+    return Scoped
 
 
 class Handle:
@@ -25,8 +136,6 @@ class Handle:
     Raises:
         OSError: the time is up, the call was cancelled, or there is no descriptor left.
     """
-
-    scope: CallScope | None = None
 
     def __init__(self, scope: CallScope, sock: Any) -> None:
         self._scope = scope

@@ -2,62 +2,80 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Any
 
 import socks
 
-from .connections import (
-    GuardedConnection,
-    GuardedPool,
-    GuardedSecureConnection,
-    GuardedSecurePool,
-    GuardedSocket,
-    resolve,
-)
+from . import connections
+from .connections import Connection, ScopedConnection, ScopedSecureConnection, SecureConnection, pool_classes
+from .names import resolve
 from .scope import current
+from .sockets import scoped
 
 
-class _SocksSocket(GuardedSocket, socks.socksocket):
-    """PySocks talks to the proxy through the methods that obey the scope."""
+class _Connected(socket.socket):
+    """Lets PySocks, which connects before it talks to the proxy, find that done: only its talk is wanted."""
+
+    def connect(self, address: Any) -> None:
+        pass
 
 
-class _SocksConnection(GuardedConnection):
+class _Talker(socks.socksocket, _Connected):
+    pass
+
+
+class _Socks:
+    """Goes in front of a class of connections."""
+
     def __init__(self, _socks_options: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         self._options = _socks_options
         super().__init__(*args, **kwargs)
 
-    def _new_conn(self) -> socket.socket:
-        options = self._options
-        target: str = self._dns_host
+    def dial(self, host: str, port: int) -> socket.socket:
+        options, scope = self._options, current.get()
+        proxy = options["proxy_host"], options["proxy_port"] or 1080
         if not options["rdns"]:  # PySocks would look the name up without a limit
-            target = resolve(current.get(), target, self.port)[0][4][0]
+            host = resolve(scope, host, port)[0][4][0]
+        sock: socket.socket = super().dial(*proxy)  # type: ignore[misc]
+        # PySocks talks through methods that obey the scope here.
+        talker = scoped(_Talker)(sock.family, socket.SOCK_STREAM, 0, fileno=sock.detach())
+        try:
+            talker.scope = scope
+            user, password = options["username"], options["password"]
+            talker.set_proxy(options["socks_version"], *proxy, rdns=options["rdns"], username=user, password=password)
+            talker.connect((host, port))
+        except BaseException as exc:
+            talker.close()
+            if isinstance(exc, socks.ProxyError):
+                raise OSError(errno.ECONNREFUSED, str(exc)) from exc
+            raise
+        sock = type(sock)(fileno=talker.detach())
+        sock.settimeout(scope.budget())
+        return sock
 
-        def connect(sock: _SocksSocket, address: tuple[Any, ...]) -> None:
-            sock.set_proxy(
-                options["socks_version"],
-                address[0],
-                address[1],
-                rdns=options["rdns"],
-                username=options["username"],
-                password=options["password"],
-            )
-            sock.connect((target, self.port))
 
-        return self.open_socket(options["proxy_host"], options["proxy_port"] or 1080, _SocksSocket, connect)
-
-
-class _SecureSocksConnection(_SocksConnection, GuardedSecureConnection):
+class _SocksConnection(_Socks, Connection):
     pass
 
 
-class _Pool(GuardedPool):
-    ConnectionCls = _SocksConnection  # type: ignore[assignment]
+class _SecureSocksConnection(_Socks, SecureConnection):
+    pass
 
 
-class _SecurePool(GuardedSecurePool):
-    ConnectionCls = _SecureSocksConnection  # type: ignore[assignment]
+class _ScopedSocksConnection(_Socks, ScopedConnection):
+    pass
 
 
-POOLS = {"http": _Pool, "https": _SecurePool}
-"""For `SOCKSProxyManager.pool_classes_by_scheme`."""
+class _ScopedSecureSocksConnection(_Socks, ScopedSecureConnection):
+    pass
+
+
+_POOLS = pool_classes(_SocksConnection, _SecureSocksConnection)
+_PUBLIC_POOLS = pool_classes(_ScopedSocksConnection, _ScopedSecureSocksConnection)
+
+
+def pools() -> dict[str, type[Any]]:
+    """For `SOCKSProxyManager.pool_classes_by_scheme`."""
+    return _POOLS if connections.BUILDS_ON_HTTP_CLIENT else _PUBLIC_POOLS

@@ -7,20 +7,24 @@ bundles; the adapter does none of this.
 
 from __future__ import annotations
 
+import functools
 import http.client
 import os
+import socket
 import ssl
-from collections.abc import Mapping
-from contextlib import suppress
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
+import urllib3.response
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
-from urllib3.util.ssl_ import create_urllib3_context
 
 from .._errors import (
     APIConnectionError,
@@ -30,9 +34,14 @@ from .._errors import (
     ProtocolError,
     StreamInterruptedError,
 )
-from .body import Body
-from .connections import POOLS, RECEIVE_SIZE, GuardedSocket, GuardedSSLSocket, RawResponse
+from . import connections
+from .connections import Connection, IdleConnections
+from .exchange import Exchange, HTTPResponse, is_foreign, words
 from .scope import CallScope, current
+from .sockets import RECEIVE_SIZE, scoped
+
+MAX_DESTINATIONS = 100
+"""URLs of which is kept how to get there."""
 
 _FOREIGN = (
     requests.RequestException,
@@ -55,61 +64,32 @@ _TLS_REMEDIES = {
 """By OpenSSL's names of the reasons."""
 
 
-class HTTPResponse:
-    """An answer whose head has come.
+class PublicExchange:
+    """An answer that comes through the public methods of requests and urllib3.
 
-    Attributes:
-        status_code: the HTTP status.
-        headers: with case-insensitive keys.
-        body: decodes what `receive` returns.
-        waitable: the socket for an event loop to wait for; None where only `receive`, in a thread, will do.
+    So it is where their classes have been replaced or mocked. It has the attributes and methods of `Exchange`.
     """
 
-    def __init__(self, response: requests.Response, scope: CallScope, max_bytes: int | None) -> None:
-        self.status_code: int = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-        self._raw = response.raw
-        self._scope = scope
-        scope.reading()
-        self._closed = False
-        # None where urllib3 has been replaced, or mocked: its public method is used then.
-        self._response: RawResponse | None = scope.response
-        self.waitable: GuardedSocket | None = None if self._response is None else self._response.waitable
-        self.body = Body(
-            response.headers,
-            limit=max_bytes if 200 <= response.status_code < 300 else None,  # of an error, the beginning is read
-            framed=self._response is not None,
-            empty=response.status_code in (204, 304),
-        )
+    is_sent = True
+    waitable = None
 
-    @property
-    def request_id(self) -> str | None:
-        """The server's name for the request, from the header `x-request-id`."""
-        return self.headers.get("x-request-id")
+    def __init__(self, scope: CallScope, adapter: HTTPAdapter | None, answer: requests.Response, max_bytes: int | None):
+        """Take an answer; `adapter` is closed with it."""
+        self._scope = scope
+        self._adapter = adapter
+        self._raw = answer.raw
+        self._closed = False
+        self.response = HTTPResponse(answer.status_code, answer.headers, max_bytes, framed=False)
+        scope.sending()
+        scope.reading()
 
     def receive(self) -> bytes:
-        """Wait for bytes and return them; `b""` says that the connection has ended.
-
-        Raises:
-            ChatAnywhereError: the connection failed, a limit ran out, or the call was cancelled.
-        """
+        """See `Exchange.receive`; the framing has been taken off."""
+        # A mock's answer need not be urllib3's.
+        options = {"decode_content": False} if isinstance(self._raw, urllib3.response.BaseHTTPResponse) else {}
         try:
-            if self._response is not None:
-                return self._response.receive()
-            data: bytes = self._raw.read1(RECEIVE_SIZE, decode_content=False)
+            data: bytes = self._raw.read1(RECEIVE_SIZE, **options)
             return data
-        except _FOREIGN as exc:
-            raise self._scope.failure() or _interruption(exc) from exc
-
-    def receive_nowait(self) -> bytes | None:
-        """Return what has arrived on `waitable`, `b""` at its end, None if nothing has.
-
-        Raises:
-            ChatAnywhereError: the connection failed, or the call was cancelled.
-        """
-        assert self._response is not None
-        try:
-            return self._response.receive_nowait()
         except _FOREIGN as exc:
             raise self._scope.failure() or _interruption(exc) from exc
 
@@ -118,113 +98,277 @@ class HTTPResponse:
         if self._closed:
             return
         self._scope.detach()
-        reusable = self.body.complete and not self.body.surplus and not self._scope.cancelled
-        if not reusable:
+        if not self.response.body.complete or self._scope.cancelled:
             self._raw.close()
-        # Ctrl-C may come anywhere, and closing may then be tried again; but a signal handler that comes while the
-        # connection is given back must not give it back too.
         self._closed = True
-        if reusable and self._response is not None:
-            self._response.close()
-        self._raw.release_conn()
+        if hasattr(self._raw, "release_conn"):
+            self._raw.release_conn()
+        if self._adapter is not None:
+            self._adapter.close()
+
+
+@dataclass(frozen=True)
+class HTTPRequest:
+    """What is sent.
+
+    Attributes:
+        content: the body; None for none.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    content: bytes | None
 
 
 class Transport:
-    """A connection pool with the settings of one client. Threads may share it; a forked child gets a new pool."""
+    """The connections of one client. Threads may share it; a forked child gets new ones."""
 
-    def __init__(self, *, proxy: str | None, verify: bool | str) -> None:
+    def __init__(self, *, proxy: str | None, verify: bool | str, keepalive_expiry: float | None) -> None:
+        self._make = functools.partial(_Adapter, proxy, verify, keepalive_expiry)
         self._adapter: _Adapter | None = None
-        self._proxy = proxy
-        self._verify = verify
         self._inherited: _Adapter | None = None
         self._process = os.getpid()
 
-    def open(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, *, max_bytes: int | None
-    ) -> HTTPResponse:
-        """Send a request inside the current scope, and wait for the head of the answer, whatever its status.
+    def open(self, request: HTTPRequest, max_bytes: int | None) -> Exchange | PublicExchange:
+        """Connect and begin to send, inside the current scope, which knows afterwards whether it has `connected`.
+
+        Where urllib3's classes have been replaced or mocked, wait for the head of the answer, too.
 
         Raises:
-            ChatAnywhereError: there is none.
+            ChatAnywhereError: no connection could be established.
             ValueError: the environment names a proxy or a CA bundle that can't be used.
         """
         scope = current.get()
-        adapter = self._pool()
-        proxy = adapter.environment_proxy(url) if self._proxy is None else self._proxy
-        proxies = {"all": proxy} if proxy else {}
-        if url.startswith("https:"):
-            _ = adapter.tls_context  # a bad CA bundle is told here; requests would take it for a bad URL
+        adapter = self._current_adapter()
+        open_ = _open if _is_own_way() else _open_publicly
         try:
-            request = requests.Request(method, url, headers=dict(headers), data=content).prepare()
-            response = adapter.send(request, stream=True, verify=bool(self._verify), proxies=proxies)
+            return open_(scope, adapter, request, max_bytes)
         except _FOREIGN as exc:
             foreign = exc
         except BaseException:
             scope.detach()
             raise
-        else:
-            try:
-                return HTTPResponse(response, scope, max_bytes)
-            except ProtocolError:
-                scope.detach()
-                response.close()
-                raise
         scope.detach()
+        failure = scope.failure()
         # Raised out here, and from the root alone: the errors around it hold the request with the key, and the
         # pool with the proxy's password.
         root = _root(foreign)
-        raise scope.failure() or _opening_error(foreign, root, urlsplit(url).netloc) from root
+        if failure is None and open_ is _open and _is_foreign(root):
+            raise root
+        raise failure or _opening_error(foreign, root, urlsplit(request.url).netloc) from root
+
+    def reuse(self, request: HTTPRequest, max_bytes: int | None) -> Exchange | None:
+        """Begin to send on an idle connection, without waiting; None if there is none."""
+        adapter = self._current_adapter()
+        destination = adapter.destinations.get(request.url)
+        connection = adapter.idle.take(destination.origin) if destination is not None and _is_own_way() else None
+        if destination is None or connection is None:
+            return None
+        scope = current.get()
+        try:
+            connection.fit(scope)
+        except OSError:  # it has ended since it was looked at
+            connection.close()
+            return None
+        scope.sending()
+        return _begin(scope, adapter, destination, connection, request, max_bytes, reused=True)
 
     def close(self) -> None:
-        """Close the pooled connections. The next call opens new ones."""
+        """Close the idle connections. The next call opens new ones."""
         adapter, self._adapter = self._adapter, None
         if adapter is not None:
             adapter.close()
 
-    def __del__(self) -> None:
-        with suppress(Exception):  # at exit, modules may be gone
-            self.close()
-
-    def _pool(self) -> _Adapter:
+    def _current_adapter(self) -> _Adapter:
         if self._process != os.getpid():
             # The parent goes on using these connections. They are kept, not closed: a thread that does not
             # exist here may have held one of their locks when the process forked.
             self._inherited, self._adapter, self._process = self._adapter, None, os.getpid()
+        if self._adapter is not None and self._adapter.socket_class is not socket.socket:
+            self.close()  # gevent or eventlet has put its own in place since
         adapter = self._adapter
         if adapter is None:
-            adapter = self._adapter = _Adapter(self._verify)
+            adapter = self._adapter = self._make()
+            # Unlike `__del__`, it comes before the sockets' own end when garbage is collected, and at exit.
+            adapter.finalizer = weakref.finalize(self, adapter.idle.close)
         return adapter
 
 
-class _Adapter(HTTPAdapter):
-    """requests' adapter, over connections that obey the scope of their call."""
+def _is_own_way() -> bool:
+    """Whether requests and urllib3 are themselves: neither replaced by a fork, nor mocked."""
+    return connections.BUILDS_ON_HTTP_CLIENT and not _is_mocked()
 
-    def __init__(self, verify: bool | str) -> None:
-        self._verify = verify
+
+def _is_mocked() -> bool:
+    # `responses` puts a method of its own in the adapter, vcrpy classes of its own in the pools.
+    return HTTPAdapter.send.__module__ != "requests.adapters" or connections.is_mocked()
+
+
+def _open(scope: CallScope, adapter: _Adapter, request: HTTPRequest, max_bytes: int | None) -> Exchange:
+    destination = adapter.destination(request.url)
+    return _begin(scope, adapter, destination, destination.connect(), request, max_bytes, reused=False)
+
+
+def _begin(
+    scope: CallScope,
+    adapter: _Adapter,
+    destination: _Destination,
+    connection: Connection,
+    request: HTTPRequest,
+    max_bytes: int | None,
+    *,
+    reused: bool,
+) -> Exchange:
+    exchange = Exchange(
+        scope,
+        connection,
+        adapter.idle,
+        destination.origin,
+        destination.message(request),
+        reused=reused,
+        max_bytes=max_bytes,
+    )
+    try:
+        exchange.send_nowait()
+    except BaseException:
+        exchange.close()
+        raise
+    return exchange
+
+
+def _open_publicly(scope: CallScope, adapter: _Adapter, request: HTTPRequest, max_bytes: int | None) -> PublicExchange:
+    headers = dict(request.headers)
+    prepared = requests.Request(request.method, request.url, headers=headers, data=request.content).prepare()
+    # A mock knows nothing of the scope and of our connections, and wants its own classes.
+    mock = HTTPAdapter() if _is_mocked() else None
+    limits: Any = (scope.timeout.connect, scope.timeout.read) if mock else None
+    verify = adapter.verify and _ca_bundle(adapter.verify)
+    proxies = adapter.proxies(request.url)
+    answer = (mock or adapter).send(prepared, stream=True, timeout=limits, verify=verify, proxies=proxies)
+    try:
+        return PublicExchange(scope, mock, answer, max_bytes)
+    except BaseException:
+        answer.close()
+        raise
+
+
+class _Destination:
+    """How requests for one URL get there."""
+
+    def __init__(self, pool: Any, url: str, target: str) -> None:
+        self._pool = pool
+        self._target = target
+        self._tunnels = pool.proxy is not None and url.startswith("https:")
+        parts = urlsplit(url)
+        self.origin = f"{parts.scheme}://{parts.netloc}"
+        self._fields = {"Host": parts.netloc}
+        if pool.proxy is not None and not self._tunnels:
+            self._fields |= pool.proxy_headers
+
+    def connect(self) -> Connection:
+        """Make a connection inside the current scope.
+
+        Raises:
+            OSError, HTTPError: it failed.
+        """
+        pool, proxy = self._pool, self._pool.proxy
+        host, port = (proxy.host, proxy.port) if self._tunnels else (pool.host, pool.port)
+        settings = {**pool.conn_kw, **({"cert_reqs": pool.cert_reqs} if pool.scheme == "https" else {})}
+        connection: Connection = pool.ConnectionCls(host=host, port=port, timeout=None, **settings)
+        if self._tunnels:
+            connection.set_tunnel(pool.host, pool.port, pool.proxy_headers, proxy.scheme)
+        try:
+            connection.connect()
+        except (OSError, urllib3.exceptions.HTTPError) as exc:
+            if proxy is not None and not connection.has_connected_to_proxy:
+                raise urllib3.exceptions.ProxyError("no connection to the proxy", exc) from exc
+            raise
+        if pool.scheme == "https" and not connection.is_verified:
+            try:
+                warnings.warn(f"{self.origin} is not verified", urllib3.exceptions.InsecureRequestWarning, stacklevel=2)
+            except Warning:  # the program has made errors of them
+                connection.close()
+                raise
+        return connection
+
+    def message(self, request: HTTPRequest) -> bytes:
+        """The request as it is sent, in one piece."""
+        names = {name.lower() for name in request.headers}
+        fields = {name: value for name, value in self._fields.items() if name.lower() not in names}
+        fields |= request.headers
+        if request.content is not None:
+            fields["Content-Length"] = str(len(request.content))
+        lines = [f"{request.method} {self._target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        return "\r\n".join((*lines, "\r\n")).encode("latin-1") + (request.content or b"")
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter, over connections that obey the scope of their call, and those that are idle."""
+
+    finalizer: weakref.finalize[Any, Any] | None = None
+
+    def __init__(self, proxy: str | None, verify: bool | str, keepalive_expiry: float | None) -> None:
+        self._proxy = proxy
+        self.verify = verify
         self._environment_proxies: dict[str, str | None] = {}
+        self.destinations: dict[str, _Destination] = {}
+        self.idle = IdleConnections(keepalive_expiry)
+        self.socket_class = socket.socket
         super().__init__(pool_maxsize=1000)
+
+    def destination(self, url: str) -> _Destination:
+        """Ask requests and urllib3 how to get to a URL; once for each, for it takes as long as the rest of sending.
+
+        Raises:
+            RequestException: it can't be used.
+            ValueError: the environment names a proxy or a CA bundle that can't be used.
+        """
+        destination = self.destinations.get(url)
+        if destination is None:
+            proxies = self.proxies(url)
+            prepared = requests.Request("GET", url).prepare()
+            pool = self.get_connection_with_tls_context(prepared, bool(self.verify), proxies)
+            if len(self.destinations) >= MAX_DESTINATIONS:
+                self.destinations.clear()
+            destination = self.destinations[url] = _Destination(
+                pool, str(prepared.url), self.request_url(prepared, proxies)
+            )
+        return destination
+
+    def proxies(self, url: str) -> dict[str, str]:
+        """Return the proxy for a URL in the way that requests wants it.
+
+        Raises:
+            ValueError: it can't be used, or the CA bundle can't.
+        """
+        if url.startswith("https:"):
+            _ = self.tls_context  # a bad CA bundle is told here; requests would take it for a bad URL
+        proxy = self.environment_proxy(url) if self._proxy is None else self._proxy
+        return {"all": proxy} if proxy else {}
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = POOLS
+        self.poolmanager.pool_classes_by_scheme = connections.pools()
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         scheme = proxy.partition(":")[0].lower()
         if scheme == "https":
-            kwargs["proxy_ssl_context"] = self.tls_context
+            kwargs["proxy_ssl_context"] = self._scoped_tls_context
         manager = super().proxy_manager_for(proxy, **kwargs)
         if scheme.startswith("socks"):
             from . import socks
 
-            manager.pool_classes_by_scheme = socks.POOLS
+            manager.pool_classes_by_scheme = socks.pools()
         else:
-            manager.pool_classes_by_scheme = POOLS
+            manager.pool_classes_by_scheme = connections.pools()
         return manager
 
     def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
         host, settings = super().build_connection_pool_key_attributes(*args, **kwargs)
         if host["scheme"] == "https":
-            settings["ssl_context"] = self.tls_context
+            own = connections.BUILDS_ON_HTTP_CLIENT
+            settings["ssl_context"] = self.tls_context if own else self._scoped_tls_context
         return host, settings
 
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
@@ -239,6 +383,9 @@ class _Adapter(HTTPAdapter):
                     if pool is not None:
                         pool.close()
         super().close()
+        self.idle.close()
+        if self.finalizer is not None:
+            self.finalizer.detach()
 
     def environment_proxy(self, url: str) -> str | None:
         """Return the proxy that the environment, or the system, has for the host of `url`.
@@ -258,21 +405,50 @@ class _Adapter(HTTPAdapter):
 
     @cached_property
     def tls_context(self) -> ssl.SSLContext:
-        context: ssl.SSLContext = create_urllib3_context()
-        context.sslsocket_class = GuardedSSLSocket
-        if self._verify is False:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            return context
-        path = self._verify if isinstance(self._verify, str) else _default_ca_bundle()
-        try:
-            if os.path.isdir(path):
-                context.load_verify_locations(capath=path)
-            else:
-                context.load_verify_locations(cafile=path)
-        except OSError as exc:
-            raise ValueError(f"not a CA bundle: {path!r} (verify=, REQUESTS_CA_BUNDLE): {_words(exc)}") from exc
+        """How to talk TLS, and whom to trust.
+
+        Raises:
+            ValueError: the CA bundle can't be used.
+        """
+        return _tls_context(self.verify)
+
+    @cached_property
+    def _scoped_tls_context(self) -> ssl.SSLContext:
+        """The same, for those who do the receiving themselves."""
+        context = _tls_context(self.verify)
+        context.sslsocket_class = scoped(ssl.SSLSocket)
         return context
+
+
+def _tls_context(verify: bool | str) -> ssl.SSLContext:
+    if verify is False:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        # urllib3's own function holds on to the classes of its import, which gevent may have replaced since.
+        path = _ca_bundle(verify)
+        try:
+            is_folder = os.path.isdir(path)
+            context = ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
+        except OSError as exc:
+            raise ValueError(f"not a CA bundle: {path!r} (verify=, REQUESTS_CA_BUNDLE): {words(exc)}") from exc
+    context.wrap_socket = functools.partial(_wrap_socket, context.wrap_socket)  # type: ignore[method-assign]
+    return context
+
+
+def _wrap_socket(wrap: Callable[..., ssl.SSLSocket], sock: socket.socket, **options: Any) -> ssl.SSLSocket:
+    """Do what `SSLContext.wrap_socket` does, but leave no socket open when the handshake is interrupted."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:  # reset already
+        raise OSError(code, os.strerror(code))
+    wrapped = wrap(sock, do_handshake_on_connect=False, **options)
+    try:
+        wrapped.do_handshake()
+    except BaseException:
+        wrapped.close()
+        raise
+    return wrapped
 
 
 def checked_proxy(proxy: str, source: str = "proxy") -> str:
@@ -297,7 +473,9 @@ def checked_proxy(proxy: str, source: str = "proxy") -> str:
     return url
 
 
-def _default_ca_bundle() -> str:
+def _ca_bundle(verify: bool | str) -> str:
+    if isinstance(verify, str):
+        return verify
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
 
 
@@ -321,6 +499,10 @@ def _root(exc: BaseException) -> BaseException:
     return roots[0] if roots else causes[-1]
 
 
+def _is_foreign(root: BaseException) -> bool:
+    return isinstance(root, OSError) and not isinstance(root, requests.RequestException) and is_foreign(root)
+
+
 def _opening_error(exc: BaseException, root: BaseException, host: str) -> ChatAnywhereError:
     causes = _causes(exc)
 
@@ -333,26 +515,19 @@ def _opening_error(exc: BaseException, root: BaseException, host: str) -> ChatAn
     if has(requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
         return APITimeoutError("timeout: the answer did not begin in time", "headers")
     if isinstance(root, http.client.HTTPException) and not isinstance(root, ConnectionError):
-        return ProtocolError(f"the answer is not HTTP: {_words(root)}")
-    if isinstance(exc, requests.exceptions.ProxyError) and _TUNNEL_DENIED in str(root):
+        return ProtocolError(f"the answer is not HTTP: {words(root)}")
+    if _TUNNEL_DENIED in str(root):
         return APIStatusError(
-            f"the proxy refused: {_words(root)}",
+            f"the proxy refused: {words(root)}",
             status_code=407,
             hint="The proxy wants to know who you are: proxy=http://user:password@host:port.",
         )
     proxied = " through the proxy" if has(requests.exceptions.ProxyError, urllib3.exceptions.ProxyError) else ""
     remedy = _TLS_REMEDIES.get(getattr(root, "reason", "")) if isinstance(root, ssl.SSLError) else None
-    return APIConnectionError(f"no connection to {host}{proxied}: {_words(root)}" + (f"\n{remedy}" if remedy else ""))
+    return APIConnectionError(f"no connection to {host}{proxied}: {words(root)}" + (f"\n{remedy}" if remedy else ""))
 
 
 def _interruption(exc: BaseException) -> ChatAnywhereError:
     if any(isinstance(cause, (urllib3.exceptions.ReadTimeoutError, TimeoutError)) for cause in _causes(exc)):
         return APITimeoutError("timeout: nothing came within the answer", "read")
-    return StreamInterruptedError(f"the connection was lost within the answer: {_words(exc)}")
-
-
-def _words(exc: BaseException) -> str:
-    text = str(exc)
-    with suppress(AttributeError):
-        text = exc.strerror or text  # type: ignore[attr-defined]
-    return text or type(exc).__name__
+    return StreamInterruptedError(f"the connection was lost within the answer: {words(exc)}")

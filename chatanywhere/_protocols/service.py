@@ -107,6 +107,35 @@ _HINTS = {
 }
 
 
+MAX_ERROR_BYTES = 64 * 1024
+"""Bytes that are read of an answer with an error status."""
+
+
+class ErrorDecoder:
+    """Reads the body of an answer with an error status; the error is raised when enough of it has come."""
+
+    done = False
+
+    def __init__(self, status: int, headers: Mapping[str, str]) -> None:
+        self._status = status
+        self._headers = headers
+        self._content = bytearray()
+
+    def feed(self, block: bytes, events: list[Any]) -> None:
+        self._content += block
+        if len(self._content) >= MAX_ERROR_BYTES:
+            raise self.error()
+
+    def finish(self, events: list[Any]) -> None:
+        raise self.error()
+
+    def error(self) -> APIStatusError:
+        """Return what is known by now."""
+        error = error_from(self._status, self._headers, bytes(self._content[:MAX_ERROR_BYTES]))
+        error.request_id = self._headers.get("x-request-id")
+        return error
+
+
 def error_from(status: int, headers: Mapping[str, str], content: bytes) -> APIStatusError:
     """Read the answer with an error status.
 

@@ -21,9 +21,9 @@ MAX_SECONDS = 60.0
 
 _BLOCK = 64 * 1024  # bytes
 
-Place = Literal["accept", "head", "headers", "piece", "size", "chunk", "end"]
+Place = Literal["accept", "head", "fields", "headers", "piece", "size", "chunk", "end"]
 
-_IN_ANSWER: tuple[Place, ...] = ("head", "headers", "piece", "size", "chunk", "end")
+_IN_ANSWER: tuple[Place, ...] = ("head", "fields", "headers", "piece", "size", "chunk", "end")
 _ANYWHERE: tuple[Place, ...] = ("accept", *_IN_ANSWER)
 
 # What some faults need of the headers of the response that they strike.
@@ -41,6 +41,7 @@ class Fault:
     at: the place where the fault strikes, or begins:
         `"accept"`: before a request is read from a new connection, and before the TLS handshake.
         `"head"`: when the request has been read, and nothing of the answer has been sent.
+        `"fields"`: behind the status line, before the first header.
         `"headers"`: in the middle of the status line and headers.
         `"piece"`: right behind a piece of the reply; `after` says which.
         `"size"`: in the middle of a chunk's size line; right before the body if it is not chunked.
@@ -227,6 +228,26 @@ class Fault:
     @classmethod
     def _instead(cls, name: str, response: Response, first: int | None) -> Fault:
         return cls(name, "answer", 0, first, (response,), _answer)
+
+    # The bytes
+
+    @classmethod
+    def inject(
+        cls, data: bytes, *, at: Place | None = None, after: int | None = None, first: int | None = None
+    ) -> Fault:
+        r"""Send bytes of one's own among those of the answer. Before the first header, unless a place is given.
+
+        `inject(b"no colon\r\n")` is a malformed header line, with all of the other headers behind it;
+        `inject(b"HTTP/1.1 103 Early Hints\r\n\r\n", at="head")` an interim response (RFC 9110, section 15.2).
+
+        Raises:
+            TypeError: `data` is not bytes.
+        """
+        if not isinstance(data, bytes):
+            raise TypeError(f"data must be bytes, not {type(data).__name__}")
+        if at is None and after is None:
+            at = "fields"
+        return cls("inject", *_place("inject", _IN_ANSWER, at, after), first, (data,), ResponseWriter.send)
 
     # The content
 

@@ -210,9 +210,10 @@ class ResponseWriter:
         self.event_stream = response.content_type == _EVENT_STREAM
         if "Content-Encoding" in headers:
             self.compressor = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
-        lines = [f"HTTP/1.1 {response.status} {reason_phrase(response.status)}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        self._send_parts(("headers", "\r\n".join([*lines, "", ""]).encode("latin-1")))
+        status_line = f"HTTP/1.1 {response.status} {reason_phrase(response.status)}\r\n"
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        head = "".join([status_line, *lines, "\r\n"]).encode("latin-1")
+        self._send_around(head, fields=len(status_line), headers=len(head) // 2)
 
     def piece(self, data: bytes) -> None:
         """Write a part of the body, as a chunk if the body is chunked."""
@@ -222,10 +223,11 @@ class ResponseWriter:
             self._write_chunk(data)
 
     def _write_chunk(self, data: bytes) -> None:
+        size = b""
         if self._chunked:
-            self._send_parts(("size", b"%x\r\n" % len(data)), ("chunk", data + b"\r\n"))
-        else:
-            self._send_parts(("size", b""), ("chunk", data))
+            size = b"%x\r\n" % len(data)
+            data += b"\r\n"
+        self._send_around(size + data, size=len(size) // 2, chunk=len(size) + len(data) // 2)
 
     def event(self, data: bytes) -> None:
         """Write a part of the body, as an event if the body is a stream of events."""
@@ -240,17 +242,15 @@ class ResponseWriter:
         self._write_chunk(b"")
         self.reach("close")
 
-    def _send_parts(self, *parts: tuple[str, bytes]) -> None:
-        """Send parts in one, unless a fault waits at one of them: it strikes in the middle of that part."""
-        pending = b""
-        for place, data in parts:
+    def _send_around(self, data: bytes, **places: int) -> None:
+        """Send bytes in one, unless a fault waits at one of these places, each so many bytes behind the first."""
+        start = 0
+        for place, end in places.items():
             if self._waiting(place) is not None:
-                half = len(data) // 2
-                self.send(pending + data[:half])
+                self.send(data[start:end])
                 self.reach(place)
-                pending, data = b"", data[half:]
-            pending += data
-        self.send(pending)
+                start = end
+        self.send(data[start:])
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are, under the limits and in the slices that are set."""

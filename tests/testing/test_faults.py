@@ -92,6 +92,8 @@ class Form:
         if at in ("accept", "head"):
             return b""
         head = self.head()
+        if at == "fields":
+            return head[: head.index(b"\n") + 1]
         if at == "headers":
             return head[: len(head) // 2]
         parts = [*self.parts, *self.ending[:-1]]
@@ -142,6 +144,7 @@ every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
 PLACES: list[dict[str, Any]] = [
     {"at": "head"},
+    {"at": "fields"},
     {"at": "headers"},
     {"after": 0},
     {"at": "piece", "after": 2},
@@ -335,6 +338,33 @@ def test_drips_and_slices_begin_at_their_place(
         until(lambda: server.requests)
         server.close()
         assert connection.read_to_end() == (b"", "closed")
+
+
+@every_form
+@every_place
+def test_bytes_are_injected_at_their_place(form: Form, place: dict[str, Any]) -> None:
+    """Any bytes may stand at the place, as they are, and the answer goes on behind them."""
+    sent = form.up_to(**place)
+    with serve(Fault.inject(b"\0\r\xff\n", **place)) as server:
+        assert ask(server, form) == (sent + b"\0\r\xff\n" + form.whole[len(sent) :], "closed")
+
+
+def test_bytes_are_injected_before_the_first_header() -> None:
+    """Without a place, or in an answer to HEAD, or in that of another fault, it is behind the status line."""
+    line = Fault.inject(b"no colon\r\n")
+    assert line == Fault.inject(b"no colon\r\n", at="fields")
+    with serve(line, Fault.status(503, first=1)) as server:
+        assert ask(server)[0].startswith(b"HTTP/1.1 503 Service Unavailable\r\nno colon\r\nDate: ")
+        assert ask(server)[0].startswith(b"HTTP/1.1 200 OK\r\nno colon\r\nDate: ")
+        with Connection(server) as connection:
+            connection.socket.sendall(b"HEAD /v1/models HTTP/1.1\r\nConnection: close\r\n\r\n")
+            assert connection.read_to_end()[0].startswith(b"HTTP/1.1 405 Method Not Allowed\r\nno colon\r\nDate: ")
+
+
+def test_injected_bytes_count_and_are_sliced() -> None:
+    """A limit on what is sent holds for injected bytes too, and several stand one behind the other."""
+    with serve(Fault.slicer(1), Fault.limit_data(22), Fault.inject(b"abc"), Fault.inject(b"def")) as server:
+        assert ask(server) == (b"HTTP/1.1 200 OK\r\nabcde", "closed")
 
 
 @every_form
@@ -719,8 +749,8 @@ def test_a_fault_does_not_send_for_ever(fault: Fault, monkeypatch: pytest.Monkey
 
 
 ENDLESS = [
-    *(Fault.latency(NEVER, at=at) for at in ("accept", "head", "headers", "size", "chunk", "end")),
-    *(Fault.timeout(at=at) for at in ("accept", "head", "headers", "size", "chunk", "end")),
+    *(Fault.latency(NEVER, at=at) for at in ("accept", "head", "fields", "headers", "size", "chunk", "end")),
+    *(Fault.timeout(at=at) for at in ("accept", "head", "fields", "headers", "size", "chunk", "end")),
     Fault.latency(NEVER, after=1),
     Fault.timeout(after=1),
     Fault.slow_drip(NEVER),
@@ -1025,9 +1055,10 @@ def test_connections_are_counted() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Fault.slicer(5, at="accept"), "'head', 'headers', 'piece', 'size', 'chunk', 'end'"),  # type: ignore[arg-type,unused-ignore]
+        (lambda: Fault.slicer(5, at="accept"), "'head', 'fields', 'headers', 'piece', 'size', 'chunk', 'end'"),  # type: ignore[arg-type,unused-ignore]
         (lambda: Fault.slow_drip(1, at="accept"), r"Fault\.slow_drip\(at='accept'\)"),
-        (lambda: Fault.limit_data(1, at="accept"), "'head', 'headers'"),
+        (lambda: Fault.limit_data(1, at="accept"), "'head', 'fields', 'headers'"),
+        (lambda: Fault.inject(b"", at="accept"), r"Fault\.inject\(at='accept'\)"),
         (lambda: Fault.reset_peer(at="nowhere"), "'accept', 'head'"),  # type: ignore[arg-type]
         (lambda: Fault.bad_chunk(at="head"), "strikes at 'size', 'chunk'"),  # type: ignore[arg-type]
         (lambda: Fault.timeout(at="head", after=1), "goes with 'piece', 'size', 'chunk'"),
@@ -1063,6 +1094,7 @@ def test_what_makes_no_sense_is_refused(make: Callable[[], Fault], message: str)
         (lambda: Fault.status("503"), "status must be a number, not str"),  # type: ignore[arg-type]
         (lambda: Fault.latency("1 s"), "seconds must be a number, not str"),  # type: ignore[arg-type]
         (lambda: Fault.limit_data(None), "size must be a number, not NoneType"),  # type: ignore[arg-type]
+        (lambda: Fault.inject("X: 1\r\n"), "data must be bytes, not str"),  # type: ignore[arg-type]
         (lambda: Fault.timeout(first=True), "first must be a number, not bool"),
         (lambda: Fault.bad_json(after="2"), "after must be a number, not str"),  # type: ignore[arg-type]
     ],

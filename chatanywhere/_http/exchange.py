@@ -1,0 +1,228 @@
+"""One request on one connection, and its answer: sent and received by whoever waits, decoded without I/O."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from .._errors import APIConnectionError, ChatAnywhereError, ProtocolError, StreamInterruptedError
+from .body import Body
+from .connections import Connection, IdleConnections
+from .head import Head, HeadDecoder
+from .scope import CallScope
+from .sockets import receive, receive_nowait, send, send_nowait, was_not_read
+
+_BROKEN = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN)
+
+
+class HTTPResponse:
+    """An answer whose head has come.
+
+    Attributes:
+        status_code: the HTTP status.
+        headers: with case-insensitive keys.
+        body: decodes what the connection gives.
+        is_readable: the head says where the body ends, and how to read it.
+    """
+
+    def __init__(self, status_code: int, headers: Mapping[str, str], max_bytes: int | None, *, framed: bool) -> None:
+        """Take a head.
+
+        Raises:
+            ProtocolError: it announces a body that can't be read, and is not that of an error.
+        """
+        self.status_code = status_code
+        self.headers = headers
+        fine = 200 <= status_code < 300
+        limit = max_bytes if fine else None  # of an error, the beginning is read
+        self.is_readable = True
+        try:
+            self.body = Body(headers, limit=limit, framed=framed, empty=status_code in (204, 304))
+        except ProtocolError:
+            if fine:
+                raise
+            self.body = Body({}, limit=limit, empty=True)  # the status is worth telling
+            self.is_readable = False
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name for the request, from the header `x-request-id`."""
+        return self.headers.get("x-request-id")
+
+
+class Exchange:
+    """A request that is being sent, and what comes back.
+
+    Args:
+        scope: the limits of its call.
+        connection: it is the exchange's until `close`.
+        idle, origin: where the connection goes when it can be used again, and whose it is.
+        request: what is sent.
+        reused: the connection has been idle.
+        max_bytes: the largest answer.
+
+    Attributes:
+        response: the answer, once its head has come.
+        was_stale: the connection had been idle, and was lost before anything came back.
+        was_not_read: and the server can't have read the request.
+    """
+
+    def __init__(
+        self,
+        scope: CallScope,
+        connection: Connection,
+        idle: IdleConnections,
+        origin: str,
+        request: bytes,
+        *,
+        reused: bool,
+        max_bytes: int | None,
+    ) -> None:
+        self.response: HTTPResponse | None = None
+        self._reused = reused
+        self.was_stale = False
+        self.was_not_read = False
+        self._scope = scope
+        self._connection = connection
+        self._socket = connection.sock
+        self._origin = origin
+        self._idle = idle
+        self._max_bytes = max_bytes
+        self._unsent = memoryview(request)
+        self._send_error: OSError | None = None
+        self._decoder = HeadDecoder()
+        self._head: Head | None = None
+        self._closed = False
+        scope.attach(connection)
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the whole request is on its way."""
+        return not self._unsent
+
+    @property
+    def waitable(self) -> Any:
+        """The socket for an event loop to wait for; None where only a thread can, for TLS within TLS."""
+        return self._socket if self._socket is self._connection.innermost else None
+
+    def send(self) -> None:
+        """Wait until the request is on its way.
+
+        Raises:
+            ChatAnywhereError: a limit ran out, or the call was cancelled.
+        """
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[send(self._scope, self._socket, self._unsent) :]
+        except OSError as exc:
+            self._give_up_sending(exc)
+
+    def send_nowait(self) -> None:
+        """Send what the socket takes without waiting."""
+        try:
+            while self._unsent and (sent := send_nowait(self._socket, self._unsent)):
+                self._unsent = self._unsent[sent:]
+        except OSError as exc:
+            self._give_up_sending(exc)
+
+    def _give_up_sending(self, exc: OSError) -> None:
+        """A server that closes may have answered before; so what it sent is looked at first."""
+        failure = self._scope.failure()
+        if failure is not None:
+            raise failure from exc
+        if is_foreign(exc):
+            raise exc
+        self._send_error = exc
+        self._unsent = self._unsent[:0]
+
+    def receive(self) -> bytes:
+        """Wait for bytes and return them; `b""` says that the connection has ended.
+
+        Raises:
+            ChatAnywhereError: the connection failed, a limit ran out, or the call was cancelled.
+        """
+        try:
+            return receive(self._scope, self._socket)
+        except OSError as exc:
+            raise self._loss(exc) from exc
+
+    def receive_nowait(self) -> bytes | None:
+        """Return what has arrived, `b""` at the end of the connection, None if nothing has.
+
+        Raises:
+            ChatAnywhereError: the connection failed, or the call was cancelled.
+        """
+        try:
+            return receive_nowait(self._scope, self._socket)
+        except OSError as exc:
+            raise self._loss(exc) from exc
+
+    def read_head(self, data: bytes) -> bytes | None:
+        """Take bytes that belong to the head; return those behind it once it is whole, and `response` is set.
+
+        Raises:
+            ProtocolError: this is not the head of an answer, or announces what can't be read.
+            APIConnectionError: the connection has ended.
+        """
+        if not data:
+            raise self._loss(None) from http.client.RemoteDisconnected("the server closed the connection")
+        self._head = self._decoder.feed(data)
+        if self._head is None:
+            return None
+        self.response = HTTPResponse(self._head.status_code, self._head.headers, self._max_bytes, framed=True)
+        self._scope.reading()
+        return self._decoder.rest
+
+    def close(self) -> None:
+        """Keep the connection for another call if the answer was read to its end, else close it."""
+        if self._closed:
+            return
+        self._scope.detach()
+        if not self._is_reusable():
+            self._connection.close()
+        # Ctrl-C may come anywhere, and closing may then be tried again; but a signal handler that comes while the
+        # connection is given away must not give it away too.
+        self._closed = True
+        if self._connection.sock is not None:
+            self._idle.put(self._origin, self._connection)
+
+    def _is_reusable(self) -> bool:
+        response, head = self.response, self._head
+        if response is None or head is None or self._send_error or self._scope.cancelled:
+            return False
+        return response.is_readable and response.body.leaves_connection and head.keep_alive and self.is_sent
+
+    def _loss(self, exc: OSError | None) -> ChatAnywhereError:
+        """What it means that the connection has ended, or failed."""
+        failure = self._scope.failure()
+        if failure is not None:
+            return failure
+        if exc is not None and is_foreign(exc):
+            raise exc
+        if self.response is not None:
+            return StreamInterruptedError(f"the connection was lost within the answer: {words(exc)}")
+        said = words(self._send_error or exc)
+        if self._reused and not self._decoder.begun:
+            self.was_stale = True
+            if self._send_error is not None:
+                self.was_not_read = self._send_error.errno in _BROKEN
+            elif exc is None or isinstance(exc, ssl.SSLEOFError):  # a reset leaves no trace of what was read
+                self.was_not_read = was_not_read(self._connection.innermost)
+            if not self.was_not_read:
+                said += " (a reused connection was lost, and the request may have been read)"
+        return APIConnectionError(f"the connection to {self._origin} was lost before the answer began: {said}")
+
+
+def is_foreign(exc: OSError) -> bool:
+    """Whether neither the kernel nor TLS raised it; a signal handler of the program did, then."""
+    return exc.errno is None and not isinstance(exc, ssl.SSLError)
+
+
+def words(exc: BaseException | None) -> str:
+    """What an exception says, in a few words."""
+    if exc is None:
+        return "it was closed"
+    return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
