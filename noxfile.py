@@ -59,6 +59,22 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def gevent(session: nox.Session) -> None:
+    """Programs of gevent, gunicorn's workers among them, each in a process of its own."""
+    session.install(".[test]", "gevent", "gunicorn")
+    files = ["tests/greenlets/with_gevent.py", "tests/greenlets/dialing.py"]
+    session.run("python", "-m", "pytest", "--no-cov", "-k", "gevent", *files, *session.posargs)
+
+
+@nox.session
+def eventlet(session: nox.Session) -> None:
+    """Programs of eventlet, each in a process of its own."""
+    session.install(".[test]", "eventlet")
+    files = ["tests/greenlets/with_eventlet.py", "tests/greenlets/dialing.py"]
+    session.run("python", "-m", "pytest", "--no-cov", "-k", "eventlet", *files, *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and types."""
     session.install(".[lint]")

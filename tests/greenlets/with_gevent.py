@@ -1,0 +1,196 @@
+"""Programs of gevent: patched before or after the import, stopped in gevent's ways, and as gunicorn's workers."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import http.client
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from greenlets.jobs import (
+    A_LOST_CONNECTION,
+    A_NAME,
+    AGAIN,
+    LIMITS,
+    NOTHING_LEFT,
+    STOP,
+    TWO_CALLS,
+    Gate,
+    patched,
+    run_program,
+    scheme,
+    serving,
+    stuck_in,
+)
+
+from chatanywhere.testing import Fault
+
+__all__ = ["scheme"]  # a fixture
+
+PATCH = "import gevent; from gevent import monkey; monkey.patch_all()"
+
+phases = pytest.mark.parametrize(
+    ("fault", "phase"), [(Fault.timeout(), "headers"), (Fault.timeout(after=1), "read")], ids=["head", "body"]
+)
+
+
+@patched
+def test_calls_work(scheme: str, tmp_path: Path, when: str) -> None:
+    """Whenever the patch is made, answers come, and a connection is used again."""
+    with serving(scheme, tmp_path) as (server, ca_file):
+        run_program(when + TWO_CALLS, PATCH, server.url, ca_file)
+        # The connection of a call before the patch is another kind of socket; it may be used again, or not.
+        assert server.connections == 1 or ("c = client()" in when and server.connections == 2)
+
+
+def test_a_connection_that_ended_is_replaced(scheme: str, tmp_path: Path) -> None:
+    """A server that closes after each answer costs no call and no wait."""
+    with serving(scheme, tmp_path, faults=[Fault.slow_close(0.01)]) as (server, ca_file):
+        run_program(A_LOST_CONNECTION, PATCH, server.url, ca_file)
+        assert len(server.requests) == 5
+
+
+def test_names_are_looked_up(scheme: str, tmp_path: Path) -> None:
+    """By gevent's own resolver."""
+    with serving(scheme, tmp_path) as (server, ca_file):
+        run_program(A_NAME, PATCH, server.url, ca_file)
+
+
+@phases
+def test_limits_hold(scheme: str, tmp_path: Path, fault: Fault, phase: str) -> None:
+    """A silent server is given up when `read` has passed."""
+    with serving(scheme, tmp_path, faults=[fault]) as (server, ca_file):
+        run_program(LIMITS.replace("PHASE", repr(phase)) + NOTHING_LEFT, PATCH, server.url, ca_file)
+
+
+STOPS = {
+    "Timeout": """
+timeout = gevent.Timeout(0.3)
+timeout.start()
+try:
+    ask()
+except gevent.Timeout as caught:
+    assert caught is timeout
+else:
+    raise AssertionError("not stopped")
+""",
+    "Timeout as a block": """
+with gevent.Timeout(0.3, False):
+    ask()
+    raise AssertionError("not stopped")
+""",
+    "kill": """
+job = gevent.spawn(ask)
+gevent.sleep(0.3)
+job.kill()
+assert job.dead and job.successful() and isinstance(job.value, gevent.GreenletExit), job
+""",
+    "cancel": """
+job = gevent.spawn(outcome)
+gevent.sleep(0.5)
+streams[0].cancel()
+error = job.get()
+assert isinstance(error, StreamCancelledError)
+assert error.partial == "".join(pieces)
+""",
+    "cancel from a thread": """
+job = gevent.spawn(outcome)
+gevent.sleep(0.5)
+gevent.get_hub().threadpool.spawn(streams[0].cancel)
+error = job.get()
+assert isinstance(error, StreamCancelledError)
+assert error.partial == "".join(pieces)
+""",
+}
+
+
+@pytest.mark.parametrize("place", ["head", "body"])
+@pytest.mark.parametrize("how", STOPS.values(), ids=STOPS.keys())
+def test_a_call_is_stopped(scheme: str, tmp_path: Path, place: str, how: str) -> None:
+    """At once, without another attempt, with its connection closed; the next call works."""
+    cancelled_in_head = "cancel" in how and place == "head"
+    protocol = "openai" if cancelled_in_head else "web"
+    program = STOP.replace("PROTOCOL", repr(protocol)).replace("HOW", textwrap.indent(how, "    "))
+    with serving(scheme, tmp_path, **stuck_in("second head" if cancelled_in_head else place)) as (server, ca_file):
+        run_program(program + NOTHING_LEFT + AGAIN, PATCH, server.url, ca_file)
+        assert len(server.requests) == (3 if cancelled_in_head else 2)
+
+
+CONCURRENT = """
+PATCH
+c = client()
+jobs = [gevent.spawn(lambda: c.complete("Hello").text) for _ in range(20)]
+gevent.joinall(jobs, timeout=20)
+assert [job.value for job in jobs] == ["together"] * 20, [job.value or job.exception for job in jobs]
+"""
+
+
+def test_greenlets_ask_at_the_same_time(scheme: str, tmp_path: Path) -> None:
+    """Twenty calls overlap: each is answered only when all have been asked."""
+    with serving(scheme, tmp_path, Gate(20)) as (server, ca_file):
+        run_program(CONCURRENT, PATCH, server.url, ca_file)
+
+
+# gunicorn ---------------------------------------------------------------------------------------------------------
+
+APP = """
+import os
+from chatanywhere import Client
+
+client = Client("test-key", base_url=os.environ["URL"], protocol="web", verify=os.environ["CA"], proxy="", retry=None)
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
+    with client.stream("Hello") as stream:
+        for piece in stream:
+            yield piece.encode()
+"""
+
+
+@contextlib.contextmanager
+def gunicorn(folder: Path, url: str, ca_file: Path, *options: str) -> Iterator[int]:
+    """Run the app with one worker; return the port."""
+    (folder / "app.py").write_text(APP)
+    command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "1", "-b", "127.0.0.1:0", *options, "app:app"]
+    paths = os.pathsep.join([str(folder), *sys.path])
+    environment = {**os.environ, "URL": url, "CA": str(ca_file), "PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
+    log = folder / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+    try:
+        end = time.monotonic() + 20
+        while "Booting worker" not in log.read_text() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        listening = re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", log.read_text())
+        assert listening is not None, log.read_text()
+        yield int(listening[1])
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def get(port: int) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    with contextlib.closing(connection):
+        connection.request("GET", "/")
+        return connection.getresponse().read().decode()
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["import in the worker", "preload"])
+def test_a_worker_of_gunicorn_asks(scheme: str, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """With --preload the app, and its client, are there before the worker patches; ten calls overlap."""
+    with (
+        serving(scheme, tmp_path, Gate(10)) as (server, ca_file),
+        gunicorn(tmp_path, server.url, ca_file, *options) as port,
+        concurrent.futures.ThreadPoolExecutor(10) as threads,
+    ):
+        assert list(threads.map(get, [port] * 10)) == ["together"] * 10
