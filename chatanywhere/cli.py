@@ -147,8 +147,9 @@ def _demo(arguments: argparse.Namespace) -> int:
                 return "".join(_say(text) for text in stream)
 
         async def ask_provider(messages: Messages) -> str:
-            stream = Provider.create_async_generator(_MODEL, messages, proxy="")
-            return "".join([_say(text) async for text in stream])
+            # Closed here, and not by the garbage collector, when nobody reads on.
+            async with contextlib.aclosing(Provider.create_async_generator(_MODEL, messages, proxy="")) as stream:
+                return "".join([_say(text) async for text in stream])
 
         # proxy="": a proxy that the environment names can't reach a server on this machine.
         with Client(base_url=server.url, protocol="web", model=_MODEL, proxy="") as client:

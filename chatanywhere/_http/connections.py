@@ -75,6 +75,10 @@ class _BaseConnection(_HTTPConnection):
     _timeout_set: Timeout  # the limits to which the socket's options have been fitted
     _connecting: ExitStack
 
+    def __init__(self, host: str, *args: Any, **kwargs: Any) -> None:
+        self._name = host  # urllib3's `host` has lost a dot at the end, which matters to the resolver
+        super().__init__(host, *args, **kwargs)
+
     def connect(self) -> None:
         """Connect; the scope's `connect` limit starts.
 
@@ -114,7 +118,7 @@ class _BaseConnection(_HTTPConnection):
             self._timeout_set = scope.timeout
 
     def _new_conn(self) -> socket.socket:
-        return self.dial(self._dns_host, self.port)
+        return self.dial(self._name, self.port)
 
     def dial(self, host: str, port: int) -> socket.socket:
         """Connect to the host, or its proxy. Until `connect` is done, `cancel()` shuts the connection down."""
