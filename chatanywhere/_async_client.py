@@ -199,7 +199,7 @@ class Driver(Generic[T]):
             call.start_waiting()
             if current is None:
                 current = self._receiver = receiver(exchange)
-                call.close_exchange = current.close
+                call.watcher = current
                 self._more = False
             limit = call.scope.check()
             data = None

@@ -9,11 +9,11 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from ._config import Settings, check_types, checked_headers
 from ._errors import APIConnectionError, APITimeoutError, ChatAnywhereError, StreamCancelledError
-from ._http.exchange import Exchange, HTTPResponse
+from ._http.exchange import Exchange, HTTPResponse, Loss
 from ._http.scope import CallScope
 from ._http.transport import HTTPRequest, PublicExchange, Transport
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
@@ -43,16 +43,15 @@ class Step(enum.Enum):
 class State(enum.Enum):
     """How far a call has come."""
 
-    NEW = enum.auto()  # an attempt is to be made, the first or another one
+    READY = enum.auto()  # for `next`
     WAITING = enum.auto()  # somebody does what `next` asked for
-    READING = enum.auto()  # what has come of it is looked at
     COMPLETE = enum.auto()
     FAILED = enum.auto()
     CANCELLED = enum.auto()
 
 
 _OVER = (State.COMPLETE, State.FAILED, State.CANCELLED)
-_READING = State.READING
+_READY = State.READY  # asked for at every event
 
 
 class Service:
@@ -126,7 +125,7 @@ class Call(Generic[T]):
         response: the answer to the last attempt, None if there is none yet, or one with an error status.
         wait: seconds before the next attempt.
         delivered: the reader's word that a piece of the answer has been given out, so that no other attempt is made.
-        close_exchange: closes the connection of `exchange`; an event loop that watches it has its own way.
+        watcher: an event loop's, which watches the connection of `exchange` and has a way of its own to close it.
     """
 
     def __init__(
@@ -151,12 +150,12 @@ class Call(Generic[T]):
         self._reading: Reading[T] | None = None
         self._lock = threading.RLock()  # reentrant, because a signal handler may cancel what it interrupts
         self.scope = CallScope(Timeout.of(settings.timeout if timeout is DEFAULT else timeout))
-        self.state = State.NEW
+        self.state = State.READY
         self.exchange: Exchange | PublicExchange | None = None
         self.response: HTTPResponse | None = None
         self.wait = 0.0
         self.delivered = False
-        self.close_exchange = _close_nothing
+        self.watcher: Closing | None = None
 
     # What a reader does -------------------------------------------------------------------------------------
 
@@ -167,7 +166,7 @@ class Call(Generic[T]):
             ChatAnywhereError: the call failed; see `arrived`.
         """
         reading = self._reading
-        if reading is None or self.state is not _READING or self.scope.cancelled:
+        if reading is None or self.state is not _READY or self.scope.cancelled:
             return self._next_step()
         try:
             event = next(reading.events, Step.END)
@@ -224,17 +223,18 @@ class Call(Generic[T]):
         with Waiting(self):
             self.start_waiting()
             self._attempts += 1
-            self._take(self._reach())
+            self._reach()
+            assert self.exchange is not None
+            if self.exchange.response is not None:  # urllib3's public methods wait for it
+                self._begin_reading(self.exchange.response, b"")
 
     def open_now(self) -> bool:
         """Make an attempt if that takes no waiting, on a connection that is idle; return whether there was one."""
         with Waiting(self):
             self.start_waiting()
-            exchange = self._reuse(self._service.hosts[0])
-            if exchange is not None:
-                self._attempts += 1
-                self._take(exchange)
-        return self.state is not State.NEW
+            self.exchange = self._reuse(self._service.hosts[0])
+            self._attempts += self.exchange is not None
+        return self.exchange is not None or self._error is not None
 
     def send(self) -> None:
         """Block until the request is on its way."""
@@ -269,14 +269,13 @@ class Call(Generic[T]):
 
     def accept(self, data: bytes) -> None:
         """Take what the connection gave; `b""` says that it has ended."""
-        if self._reading is None:
-            assert isinstance(self.exchange, Exchange)
-            rest = self.exchange.read_head(data)
-            if self.exchange.response is None or rest is None:
-                return
-            self._begin_reading(self.exchange.response, rest)
-        else:
+        if self._reading is not None:
             self._reading.events = self._reading.feed(data)
+            return
+        assert isinstance(self.exchange, Exchange)
+        response = self.exchange.read_head(data)
+        if response is not None:
+            self._begin_reading(response, self.exchange.rest)
 
     def arrived(self) -> Iterator[T]:
         """Give out what had arrived when the call failed."""
@@ -324,8 +323,7 @@ class Call(Generic[T]):
                 self.scope.cancel()
         finally:
             if self.state is State.WAITING:
-                nothing_yet = self.exchange is None and self._error is None
-                self.state = State.NEW if nothing_yet else State.READING
+                self.state = State.READY
             if self.scope.cancelled:
                 self._release()
 
@@ -339,33 +337,31 @@ class Call(Generic[T]):
 
     def _release(self) -> None:
         with self._lock:
-            if self.state is not State.WAITING:
-                self.close_exchange()
+            closing = self.watcher or self.exchange
+            if closing is not None and self.state is not State.WAITING:
+                closing.close()
 
     def _try_again(self, error: ChatAnywhereError) -> Step:
         """Prepare another attempt, if there may be one; else the call has failed."""
-        lost = self.exchange if isinstance(self.exchange, Exchange) else None
-        stale = lost is not None and lost.was_stale
+        loss = self.exchange and self.exchange.loss
         try:
-            if lost is not None and lost.was_not_read:  # as if that connection had not been there
+            if loss is Loss.UNREAD:  # as if that connection had not been there
                 self._attempts -= 1
                 wait: float | None = 0.0
             elif self.delivered:
                 wait = None
             else:
                 self.annotate(error)
-                wait = self._retry.wait_before_next(error, self.scope.left(), at_once=stale)
+                wait = self._retry.wait_before_next(error, self.scope.left(), at_once=loss is not None)
             if wait is None:
                 self._fail(error)
         finally:
             del error  # its traceback holds this frame
         self._release()
-        self.wait, self._fresh = wait, stale
-        self._error = self._reading = self.exchange = self.response = None
-        self.close_exchange = _close_nothing
+        self.wait, self._fresh = wait, loss is not None
+        self._error = self._reading = self.exchange = self.response = self.watcher = None
         self.scope.start_attempt()
-        self.state = State.NEW
-        return Step.WAIT if self.wait else Step.OPEN
+        return self._next_step()
 
     def _fail(self, error: ChatAnywhereError) -> NoReturn:
         if self.state is not State.WAITING:  # else whoever waits will see it, too
@@ -391,12 +387,12 @@ class Call(Generic[T]):
 
     # Hosts --------------------------------------------------------------------------------------------------
 
-    def _reach(self) -> Exchange | PublicExchange:
-        """Send the request to the first host to which a connection can be had, and remember that host."""
+    def _reach(self) -> None:
+        """Begin to send the request to the first host to which a connection can be had, and remember that host."""
         hosts = self._service.hosts
         for host in hosts:
             try:
-                exchange = self._reuse(host) or self._open(host)
+                self.exchange = self._reuse(host) or self._open(host)
             except (APIConnectionError, APITimeoutError) as error:
                 timed_out = isinstance(error, APITimeoutError) and error.phase != "connect"
                 if host == hosts[-1] or self.scope.connected or timed_out:
@@ -404,18 +400,17 @@ class Call(Generic[T]):
             else:
                 if host != hosts[0]:
                     self._service.hosts = (host, *(other for other in hosts if other != host))
-                return exchange
-        raise AssertionError("a client has a host")
+                return
 
     def _reuse(self, host: str) -> Exchange | None:
         if self._fresh:
             return None
-        with self.scope:
-            return self._service.transport.reuse(self._request(host), self._service.settings.max_response_bytes)
+        service = self._service
+        return service.transport.reuse(self.scope, self._request(host), service.settings.max_response_bytes)
 
     def _open(self, host: str) -> Exchange | PublicExchange:
-        with self.scope:
-            return self._service.transport.open(self._request(host), self._service.settings.max_response_bytes)
+        service = self._service
+        return service.transport.open(self.scope, self._request(host), service.settings.max_response_bytes)
 
     def _request(self, host: str) -> HTTPRequest:
         endpoint = self._endpoint
@@ -431,16 +426,11 @@ class Call(Generic[T]):
             headers[name] = value
         return HTTPRequest(endpoint.method, host + endpoint.path, headers, self._content)
 
-    def _take(self, exchange: Exchange | PublicExchange) -> None:
-        """Go on with this exchange."""
-        self.exchange = exchange
-        self.close_exchange = exchange.close
-        if exchange.response is not None:
-            self._begin_reading(exchange.response, b"")
 
+class Closing(Protocol):
+    """What has a connection to close."""
 
-def _close_nothing() -> None:
-    """There is no connection yet."""
+    def close(self) -> None: ...
 
 
 class Waiting:

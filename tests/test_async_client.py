@@ -452,7 +452,8 @@ def test_waiting_for_a_thread_takes_of_the_total_too(raw_server: RawServer, back
         client = AsyncClient("k", base_url=raw_server.url.replace("http:", "https:"), max_threads=1)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.stream("Hello").__aenter__)
-            await anyio.sleep(0.1)
+            while not raw_server.connections:
+                await anyio.sleep(0.005)
             began = time.monotonic()
             with pytest.raises(APITimeoutError) as caught:
                 await client.complete("Hello", timeout=0.3)
@@ -568,10 +569,11 @@ def test_cancel_reaches_a_call_that_waits_for_a_thread(raw_server: RawServer, ba
         with anyio.fail_after(5):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(client.stream("Hello").__aenter__)
-                await anyio.sleep(0.1)
+                while not raw_server.connections:
+                    await anyio.sleep(0.005)
                 finished = anyio.Event()
                 tasks.start_soon(read)
-                await anyio.sleep(0.1)
+                await anyio.wait_all_tasks_blocked()
                 if way == "aclose":
                     await stream.aclose()
                 else:

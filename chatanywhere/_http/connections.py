@@ -16,7 +16,6 @@ import errno
 import http.client
 import socket
 from contextlib import ExitStack
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import urllib3.connection
@@ -27,9 +26,6 @@ from . import dialing, sockets
 from .head import HeadDecoder
 from .scope import CallScope, current
 from .sockets import receive, scoped, send
-
-MAX_IDLE = 100
-"""Idle connections that are kept."""
 
 
 def _original(kind: type[Any]) -> Any:
@@ -93,12 +89,12 @@ class _BaseConnection(_HTTPConnection):
                 super().connect()
                 scope.budget()
             self.fit(scope)
+            scope.sending()
         except BaseException as exc:
             if isinstance(exc, TimeoutError):
-                scope.is_late()
+                scope.expire_if_due()
             self.close()
             raise
-        scope.sending()
 
     @property
     def innermost(self) -> Any:
@@ -164,9 +160,11 @@ class Connection(_BaseConnection):
             if not data:
                 raise TunnelError("the proxy closed the connection")
             head = decoder.feed(data)
-        if not 200 <= head.status_code < 300 or decoder.rest:
+        if not 200 <= head.status_code < 300:
             reason = http.client.responses.get(head.status_code, "")
             raise TunnelError(f"Tunnel connection failed: {head.status_code} {reason}")
+        if decoder.rest:
+            raise TunnelError("the proxy sent more than its answer")  # what follows is the server's, who waits for us
 
 
 class SecureConnection(Connection, _HTTPSConnection):
@@ -213,77 +211,3 @@ _PUBLIC_POOLS = pool_classes(ScopedConnection, ScopedSecureConnection)
 def pools() -> dict[str, type[Any]]:
     """The pool classes for the urllib3 that is there."""
     return _POOLS if BUILDS_ON_HTTP_CLIENT else _PUBLIC_POOLS
-
-
-class IdleConnections:
-    """Those that wait for another call, the one that was used last in front.
-
-    There is no lock: a signal handler, or Ctrl-C, that came while it is held would leave it locked for good.
-    Appending to a list and removing from it can't be interrupted.
-    """
-
-    def __init__(self, expiry: float | None) -> None:
-        self._expiry = expiry
-        self._closed = False
-        self._idle: list[_Idle] = []
-        self._next_sweep = 0.0
-
-    def take(self, origin: str) -> Connection | None:
-        """Return a connection to this origin that has not ended."""
-        now = monotonic()
-        if now >= self._next_sweep:
-            self._sweep(now)
-        for entry in reversed(self._idle):
-            if entry.origin == origin and self._remove(entry):
-                if not self._is_over(entry, now):
-                    return entry.connection
-                entry.connection.close()
-                self._sweep(now)  # where one has ended, others have
-        return None
-
-    def put(self, origin: str, connection: Connection) -> None:
-        """Keep a connection, whose answer has been read to its end."""
-        if self._expiry == 0:
-            connection.close()
-            return
-        self._idle.append(_Idle(origin, connection))
-        for entry in list(self._idle) if self._closed else self._idle[:-MAX_IDLE]:
-            self._close(entry)
-
-    def close(self) -> None:
-        """Close them all, and those that are still to come."""
-        self._closed = True
-        for entry in list(self._idle):
-            self._close(entry)
-
-    def _sweep(self, now: float) -> None:
-        """Close those that have expired, and those that the server has closed."""
-        self._next_sweep = now + 1
-        for entry in list(self._idle):
-            if self._is_over(entry, now):
-                self._close(entry)
-
-    def _is_over(self, entry: _Idle, now: float) -> bool:
-        if self._expiry is not None and now - entry.since > self._expiry:
-            return True
-        sock = entry.connection.sock  # None where another thread has taken it meanwhile, and closed it
-        return sock is None or sockets.has_ended(sock)
-
-    def _close(self, entry: _Idle) -> None:
-        if self._remove(entry):
-            entry.connection.close()
-
-    def _remove(self, entry: _Idle) -> bool:
-        """Whether this thread has it now."""
-        try:
-            self._idle.remove(entry)
-        except ValueError:
-            return False
-        return True
-
-
-class _Idle:
-    def __init__(self, origin: str, connection: Connection) -> None:
-        self.origin = origin
-        self.connection = connection
-        self.since = monotonic()

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import http.client
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from .._errors import APIConnectionError, ChatAnywhereError, ProtocolError, StreamInterruptedError
 from .body import Body
-from .connections import Connection, IdleConnections
+from .connections import Connection
 from .head import Head, HeadDecoder
+from .idle import IdleConnections
 from .scope import CallScope
 from .sockets import receive, receive_nowait, send, send_nowait, was_not_read
 
 _BROKEN = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN)
+
+
+class Loss(enum.Enum):
+    """How a connection was lost that had been idle, before anything came back on it."""
+
+    UNREAD = enum.auto()  # the server can't have read the request
+    MAYBE_READ = enum.auto()
 
 
 class HTTPResponse:
@@ -66,8 +76,8 @@ class Exchange:
 
     Attributes:
         response: the answer, once its head has come.
-        was_stale: the connection had been idle, and was lost before anything came back.
-        was_not_read: and the server can't have read the request.
+        rest: what came behind the head of the answer.
+        loss: how the connection was lost, if that says nothing about the server.
     """
 
     def __init__(
@@ -83,8 +93,8 @@ class Exchange:
     ) -> None:
         self.response: HTTPResponse | None = None
         self._reused = reused
-        self.was_stale = False
-        self.was_not_read = False
+        self.rest = b""
+        self.loss: Loss | None = None
         self._scope = scope
         self._connection = connection
         self._socket = connection.sock
@@ -133,7 +143,7 @@ class Exchange:
         failure = self._scope.failure()
         if failure is not None:
             raise failure from exc
-        if is_foreign(exc):
+        if raised_by_program(exc):
             raise exc
         self._send_error = exc
         self._unsent = self._unsent[:0]
@@ -160,8 +170,8 @@ class Exchange:
         except OSError as exc:
             raise self._loss(exc) from exc
 
-    def read_head(self, data: bytes) -> bytes | None:
-        """Take bytes that belong to the head; return those behind it once it is whole, and `response` is set.
+    def read_head(self, data: bytes) -> HTTPResponse | None:
+        """Take bytes that belong to the head; return the answer once it is whole. What came behind it is in `rest`.
 
         Raises:
             ProtocolError: this is not the head of an answer, or announces what can't be read.
@@ -170,11 +180,11 @@ class Exchange:
         if not data:
             raise self._loss(None) from http.client.RemoteDisconnected("the server closed the connection")
         self._head = self._decoder.feed(data)
-        if self._head is None:
-            return None
-        self.response = HTTPResponse(self._head.status_code, self._head.headers, self._max_bytes, framed=True)
-        self._scope.reading()
-        return self._decoder.rest
+        if self._head is not None:
+            self.rest = self._decoder.rest
+            self.response = HTTPResponse(self._head.status_code, self._head.headers, self._max_bytes, framed=True)
+            self._scope.reading()
+        return self.response
 
     def close(self) -> None:
         """Keep the connection for another call if the answer was read to its end, else close it."""
@@ -189,34 +199,42 @@ class Exchange:
         if self._connection.sock is not None:
             self._idle.put(self._origin, self._connection)
 
+    def __del__(self) -> None:
+        with suppress(Exception):  # an interrupt struck before anybody could take it
+            self.close()
+
     def _is_reusable(self) -> bool:
         response, head = self.response, self._head
         if response is None or head is None or self._send_error or self._scope.cancelled:
             return False
-        return response.is_readable and response.body.leaves_connection and head.keep_alive and self.is_sent
+        return response.is_readable and response.body.leaves_connection and head.keep_alive
 
     def _loss(self, exc: OSError | None) -> ChatAnywhereError:
         """What it means that the connection has ended, or failed."""
         failure = self._scope.failure()
         if failure is not None:
             return failure
-        if exc is not None and is_foreign(exc):
+        if exc is not None and raised_by_program(exc):
             raise exc
         if self.response is not None:
             return StreamInterruptedError(f"the connection was lost within the answer: {words(exc)}")
         said = words(self._send_error or exc)
         if self._reused and not self._decoder.begun:
-            self.was_stale = True
-            if self._send_error is not None:
-                self.was_not_read = self._send_error.errno in _BROKEN
-            elif exc is None or isinstance(exc, ssl.SSLEOFError):  # a reset leaves no trace of what was read
-                self.was_not_read = was_not_read(self._connection.innermost)
-            if not self.was_not_read:
+            self.loss = Loss.UNREAD if self._is_unread(exc) else Loss.MAYBE_READ
+            if self.loss is Loss.MAYBE_READ:
                 said += " (a reused connection was lost, and the request may have been read)"
         return APIConnectionError(f"the connection to {self._origin} was lost before the answer began: {said}")
 
+    def _is_unread(self, exc: OSError | None) -> bool:
+        """Whether the server can't have read the request."""
+        if self._send_error is not None:
+            return self._send_error.errno in _BROKEN
+        if exc is None or isinstance(exc, ssl.SSLEOFError):
+            return was_not_read(self._connection.innermost)
+        return False  # a reset leaves no trace of what was read
 
-def is_foreign(exc: OSError) -> bool:
+
+def raised_by_program(exc: OSError) -> bool:
     """Whether neither the kernel nor TLS raised it; a signal handler of the program did, then."""
     return exc.errno is None and not isinstance(exc, ssl.SSLError)
 

@@ -141,15 +141,15 @@ class CallScope:
         self.expire()
         raise TimeoutError("timed out")
 
-    def is_late(self) -> bool:
-        """An operation ended as too late: whether that was for the time that `budget` gave, which has run out then.
+    def expire_if_due(self) -> bool:
+        """An operation ended as too late; return whether the time that `budget` gave has run out, and note it.
 
         If it was not, a signal handler has raised a TimeoutError of its own, or the kernel gave the connection up.
         """
-        late = self._due is not None and monotonic() >= self._due - _EARLY
-        if late:
+        due = self._due is not None and monotonic() >= self._due - _EARLY
+        if due:
             self._expired = self._tightest
-        return late
+        return due
 
     def forgive(self) -> None:
         """What was awaited has come in time: the process stood still, and was too late to see it."""

@@ -39,7 +39,7 @@ def guarded(scope: CallScope, sock: Any, operation: Callable[..., Any], *args: A
     try:
         result = operation(*args)
     except (TimeoutError, *WOULD_BLOCK):
-        scope.is_late()
+        scope.expire_if_due()
         raise
     if scope.cancelled:  # an end of stream that cancel() made is not one
         raise ConnectionAbortedError("the call was cancelled")
@@ -52,7 +52,7 @@ def receive(scope: CallScope, sock: Any) -> bytes:
         return bytes(guarded(scope, sock, sock.recv, RECEIVE_SIZE))
     except TimeoutError:
         # The process may have stood still, and what has arrived meanwhile came in time.
-        data = receive_nowait(scope, sock) if scope.is_late() else None
+        data = receive_nowait(scope, sock) if scope.expire_if_due() else None
         if data is None:
             raise
         scope.forgive()

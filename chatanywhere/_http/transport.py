@@ -35,15 +35,13 @@ from .._errors import (
     StreamInterruptedError,
 )
 from . import connections
-from .connections import Connection, IdleConnections
-from .exchange import Exchange, HTTPResponse, is_foreign, words
-from .scope import CallScope, current
+from .connections import Connection
+from .exchange import Exchange, HTTPResponse, raised_by_program, words
+from .idle import IdleConnections
+from .scope import CallScope
 from .sockets import RECEIVE_SIZE, scoped
 
-MAX_DESTINATIONS = 100
-"""URLs of which is kept how to get there."""
-
-_FOREIGN = (
+_LIBRARY_ERRORS = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
     urllib3.exceptions.ProxySchemeUnsupported,  # the one that is not an HTTPError
@@ -67,10 +65,11 @@ _TLS_REMEDIES = {
 class PublicExchange:
     """An answer that comes through the public methods of requests and urllib3.
 
-    So it is where their classes have been replaced or mocked. It has the attributes and methods of `Exchange`.
+    So it is where their classes have been replaced or mocked. It is what `Exchange` is once the head has come.
     """
 
     is_sent = True
+    loss = None
     waitable = None
 
     def __init__(self, scope: CallScope, adapter: HTTPAdapter | None, answer: requests.Response, max_bytes: int | None):
@@ -90,7 +89,7 @@ class PublicExchange:
         try:
             data: bytes = self._raw.read1(RECEIVE_SIZE, **options)
             return data
-        except _FOREIGN as exc:
+        except _LIBRARY_ERRORS as exc:
             raise self._scope.failure() or _interruption(exc) from exc
 
     def close(self) -> None:
@@ -130,8 +129,8 @@ class Transport:
         self._inherited: _Adapter | None = None
         self._process = os.getpid()
 
-    def open(self, request: HTTPRequest, max_bytes: int | None) -> Exchange | PublicExchange:
-        """Connect and begin to send, inside the current scope, which knows afterwards whether it has `connected`.
+    def open(self, scope: CallScope, request: HTTPRequest, max_bytes: int | None) -> Exchange | PublicExchange:
+        """Connect and begin to send; the scope knows afterwards whether it has `connected`.
 
         Where urllib3's classes have been replaced or mocked, wait for the head of the answer, too.
 
@@ -139,13 +138,13 @@ class Transport:
             ChatAnywhereError: no connection could be established.
             ValueError: the environment names a proxy or a CA bundle that can't be used.
         """
-        scope = current.get()
         adapter = self._current_adapter()
-        open_ = _open if _is_own_way() else _open_publicly
+        own = _is_own_way()
         try:
-            return open_(scope, adapter, request, max_bytes)
-        except _FOREIGN as exc:
-            foreign = exc
+            with scope:
+                return (_open if own else _open_publicly)(scope, adapter, request, max_bytes)
+        except _LIBRARY_ERRORS as exc:
+            error = exc
         except BaseException:
             scope.detach()
             raise
@@ -153,26 +152,33 @@ class Transport:
         failure = scope.failure()
         # Raised out here, and from the root alone: the errors around it hold the request with the key, and the
         # pool with the proxy's password.
-        root = _root(foreign)
-        if failure is None and open_ is _open and _is_foreign(root):
+        root = _root(error)
+        if failure is None and own and isinstance(root, OSError) and _is_programs(root):
             raise root
-        raise failure or _opening_error(foreign, root, urlsplit(request.url).netloc) from root
+        raise failure or _opening_error(error, root, urlsplit(request.url).netloc) from root
 
-    def reuse(self, request: HTTPRequest, max_bytes: int | None) -> Exchange | None:
+    def reuse(self, scope: CallScope, request: HTTPRequest, max_bytes: int | None) -> Exchange | None:
         """Begin to send on an idle connection, without waiting; None if there is none."""
         adapter = self._current_adapter()
         destination = adapter.destinations.get(request.url)
-        connection = adapter.idle.take(destination.origin) if destination is not None and _is_own_way() else None
-        if destination is None or connection is None:
+        if destination is None or not _is_own_way():
             return None
-        scope = current.get()
+        message = destination.message(request)
+        connection = None
         try:
+            connection = adapter.idle.take(destination.origin)
+            if connection is None:
+                return None
             connection.fit(scope)
-        except OSError:  # it has ended since it was looked at
-            connection.close()
-            return None
-        scope.sending()
-        return _begin(scope, adapter, destination, connection, request, max_bytes, reused=True)
+            scope.sending()
+            return _begin(scope, connection, adapter.idle, destination.origin, message, max_bytes, reused=True)
+        except BaseException as exc:
+            if connection is not None:
+                scope.detach()
+                connection.close()
+            if isinstance(exc, OSError) and not raised_by_program(exc):
+                return None  # it has ended since it was looked at
+            raise
 
     def close(self) -> None:
         """Close the idle connections. The next call opens new ones."""
@@ -207,33 +213,29 @@ def _is_mocked() -> bool:
 
 def _open(scope: CallScope, adapter: _Adapter, request: HTTPRequest, max_bytes: int | None) -> Exchange:
     destination = adapter.destination(request.url)
-    return _begin(scope, adapter, destination, destination.connect(), request, max_bytes, reused=False)
+    message = destination.message(request)
+    connection = destination.make_connection()
+    try:
+        destination.connect(connection)
+        return _begin(scope, connection, adapter.idle, destination.origin, message, max_bytes, reused=False)
+    except BaseException:
+        scope.detach()
+        connection.close()
+        raise
 
 
 def _begin(
     scope: CallScope,
-    adapter: _Adapter,
-    destination: _Destination,
     connection: Connection,
-    request: HTTPRequest,
+    idle: IdleConnections,
+    origin: str,
+    message: bytes,
     max_bytes: int | None,
     *,
     reused: bool,
 ) -> Exchange:
-    exchange = Exchange(
-        scope,
-        connection,
-        adapter.idle,
-        destination.origin,
-        destination.message(request),
-        reused=reused,
-        max_bytes=max_bytes,
-    )
-    try:
-        exchange.send_nowait()
-    except BaseException:
-        exchange.close()
-        raise
+    exchange = Exchange(scope, connection, idle, origin, message, reused=reused, max_bytes=max_bytes)
+    exchange.send_nowait()
     return exchange
 
 
@@ -266,31 +268,30 @@ class _Destination:
         if pool.proxy is not None and not self._tunnels:
             self._fields |= pool.proxy_headers
 
-    def connect(self) -> Connection:
-        """Make a connection inside the current scope.
-
-        Raises:
-            OSError, HTTPError: it failed.
-        """
+    def make_connection(self) -> Connection:
+        """Return a connection that is not connected yet."""
         pool, proxy = self._pool, self._pool.proxy
         host, port = (proxy.host, proxy.port) if self._tunnels else (pool.host, pool.port)
         settings = {**pool.conn_kw, **({"cert_reqs": pool.cert_reqs} if pool.scheme == "https" else {})}
         connection: Connection = pool.ConnectionCls(host=host, port=port, timeout=None, **settings)
         if self._tunnels:
             connection.set_tunnel(pool.host, pool.port, pool.proxy_headers, proxy.scheme)
+        return connection
+
+    def connect(self, connection: Connection) -> None:
+        """Connect inside the current scope.
+
+        Raises:
+            OSError, HTTPError: it failed.
+        """
         try:
             connection.connect()
         except (OSError, urllib3.exceptions.HTTPError) as exc:
-            if proxy is not None and not connection.has_connected_to_proxy:
+            if self._pool.proxy is not None and not connection.has_connected_to_proxy:
                 raise urllib3.exceptions.ProxyError("no connection to the proxy", exc) from exc
             raise
-        if pool.scheme == "https" and not connection.is_verified:
-            try:
-                warnings.warn(f"{self.origin} is not verified", urllib3.exceptions.InsecureRequestWarning, stacklevel=2)
-            except Warning:  # the program has made errors of them
-                connection.close()
-                raise
-        return connection
+        if self._pool.scheme == "https" and not connection.is_verified:
+            warnings.warn(f"{self.origin} is not verified", urllib3.exceptions.InsecureRequestWarning, stacklevel=2)
 
     def message(self, request: HTTPRequest) -> bytes:
         """The request as it is sent, in one piece."""
@@ -329,8 +330,6 @@ class _Adapter(HTTPAdapter):
             proxies = self.proxies(url)
             prepared = requests.Request("GET", url).prepare()
             pool = self.get_connection_with_tls_context(prepared, bool(self.verify), proxies)
-            if len(self.destinations) >= MAX_DESTINATIONS:
-                self.destinations.clear()
             destination = self.destinations[url] = _Destination(
                 pool, str(prepared.url), self.request_url(prepared, proxies)
             )
@@ -499,8 +498,9 @@ def _root(exc: BaseException) -> BaseException:
     return roots[0] if roots else causes[-1]
 
 
-def _is_foreign(root: BaseException) -> bool:
-    return isinstance(root, OSError) and not isinstance(root, requests.RequestException) and is_foreign(root)
+def _is_programs(root: OSError) -> bool:
+    """Whether a signal handler of the program raised it; requests' own errors are OSErrors without a number, too."""
+    return raised_by_program(root) and not isinstance(root, requests.RequestException)
 
 
 def _opening_error(exc: BaseException, root: BaseException, host: str) -> ChatAnywhereError:

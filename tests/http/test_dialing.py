@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
@@ -307,12 +308,13 @@ def interrupted(line: int, action: Callable[[], socket.socket]) -> socket.socket
                 raise KeyboardInterrupt
         return trace
 
-    tracing = sys.gettrace()
-    sys.settrace(trace)
-    try:
+    def run() -> socket.socket:
+        sys.settrace(trace)
         return action()
-    finally:
-        sys.settrace(tracing)
+
+    # In a thread of its own, for CPython leaves a thread with the exception that was being handled when it struck.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
 
 
 def test_a_family_that_the_system_lacks_is_passed_over(

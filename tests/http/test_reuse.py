@@ -211,6 +211,28 @@ def test_all_idle_connections_may_have_ended(
     assert not other_server.requests
 
 
+def test_one_that_is_alive_is_found_among_those_that_have_ended(raw_server: RawServer, face: Face) -> None:
+    """Whichever of five idle connections the server has kept, the next call goes on it."""
+    for kept in range(5):
+        numbers = iter(range(5))
+        barrier = threading.Barrier(5)
+
+        def steps(_: bytes, numbers: Iterator[int] = numbers, kept: int = kept, barrier: Any = barrier) -> list[Any]:
+            number = next(numbers, kept)
+            wait = [lambda _: barrier.wait(5)] if number != kept or barrier.n_waiting < 5 else []
+            return [*wait, ANSWER, *([None] if number == kept else [])]
+
+        raw_server.steps = steps
+        with web(raw_server.url) as client:
+            assert at_once(face, client, 5) == ["Hi"] * 5
+            until(lambda: len(sockets_to(raw_server.port, psutil.CONN_CLOSE_WAIT)) == 4)
+            raw_server.answer(ANSWER, None)
+            before = raw_server.connections
+            assert face.ask(client).text == "Hi"
+            assert raw_server.connections == before
+        until(lambda: not sockets_to(raw_server.port))
+
+
 @pytest.mark.parametrize("retry", [None, PATIENT], ids=["retry=None", "retries"])
 def test_a_server_that_closes_after_each_answer(
     raw_server: RawServer, other_server: RawServer, client: Client, face: Face, retry: Retry | None
