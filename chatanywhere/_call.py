@@ -222,6 +222,7 @@ class Call(Generic[T]):
         """Make an attempt: block until there is a connection, and the request on its way."""
         with Waiting(self):
             self.start_waiting()
+            self.scope.check()
             self._attempts += 1
             self._reach()
             assert self.exchange is not None
@@ -232,6 +233,7 @@ class Call(Generic[T]):
         """Make an attempt if that takes no waiting, on a connection that is idle; return whether there was one."""
         with Waiting(self):
             self.start_waiting()
+            self.scope.check()
             self.exchange = self._reuse(self._service.hosts[0])
             self._attempts += self.exchange is not None
         return self.exchange is not None or self._error is not None
@@ -242,6 +244,8 @@ class Call(Generic[T]):
         with Waiting(self):
             self.start_waiting()
             self.exchange.send()
+            if self.exchange.response is not None:  # sooner than the request was sent to its end
+                self._begin_reading(self.exchange.response, self.exchange.rest)
 
     def receive(self) -> None:
         """Block until more of the answer has come."""

@@ -38,8 +38,8 @@ class Client:
         verify: whether to verify TLS certificates, or the path of a file or folder of CA certificates.
         headers: sent with every request; they replace the client's own of the same name.
         max_response_bytes: the largest answer, in bytes after decompression; None for no limit.
-        keepalive_expiry: seconds after which an idle connection is not used again; None for no limit, 0 for never
-            again at all.
+        keepalive_expiry: seconds after which an idle connection is not used again; None for no limit, 0 closes each
+            after its answer.
 
     Raises:
         ValueError, TypeError: an argument can't be used; the message names the remedy.

@@ -39,7 +39,7 @@ class ChatAnywhereError(Exception):
     Attributes:
         partial: the text that had been received before the failure, `""` if none had.
         request_id: the server's name for the request, if it gave one.
-        attempts: how many times the request was tried; 0 when nothing was sent.
+        attempts: how many attempts were made, those that reached no host included; 0 when there was no key to send.
     """
 
     partial: str = ""

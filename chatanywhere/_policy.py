@@ -68,6 +68,9 @@ class Timeout:
 class Retry:
     """When a failed call is tried again. Nothing is, once a piece of the answer has been delivered.
 
+    An attempt sends one request at most; one that reaches no host counts too. A reused connection that had ended
+    before the server took the request is replaced within the attempt.
+
     The wait before attempt n + 1 is random between 0 and `backoff * 2 ** (n - 1)`, at most `max_backoff`
     ("full jitter"), unless the service says how long to wait. After 429 and 503 it is at least half of that bound,
     whatever the service says, so that one with too much to do is not asked again within milliseconds.

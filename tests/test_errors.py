@@ -200,6 +200,20 @@ def test_a_real_failure_keeps_its_cause(
 # Other people's errors ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", [requests.ReadTimeout, requests.ConnectTimeout, requests.exceptions.ProxyError])
+def test_what_the_program_is_about_to_handle_says_nothing_of_the_call(kind: type[Exception], unused_url: str) -> None:
+    """A call made in an `except` block fails for its own reasons, and goes to the next host if it can't connect."""
+    with LoopbackServer(lambda _: "Hi") as server:
+        try:
+            raise kind("the program's own")
+        except kind:
+            with pytest.raises(APIConnectionError) as caught:
+                Client("k", base_url=unused_url, retry=None).complete("Hello")
+            assert type(caught.value) is APIConnectionError
+            assert "proxy" not in str(caught.value)
+            assert Client("k", base_url=[unused_url, server.url], retry=None).complete("Hello").text == "Hi"
+
+
 POOL = urllib3.HTTPConnectionPool("127.0.0.1", 9)
 
 # What the constructors of other people's errors are given, by the names of their parameters.

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_http.sockets": "_http.scope",
     "_http.names": "_http.scope",
     "_http.dialing": "_policy _http.names _http.scope _http.sockets",
-    "_http.connections": "_policy _http.dialing _http.head _http.scope _http.sockets",
+    "_http.connections": "_errors _policy _http.dialing _http.head _http.scope _http.sockets",
     "_http.socks": "_http.connections _http.names _http.scope _http.sockets",
     "_http.idle": "_http.connections _http.sockets",
     "_http.exchange": "_errors _http.body _http.connections _http.head _http.idle _http.scope _http.sockets",

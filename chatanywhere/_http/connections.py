@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import urllib3.connection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from .._errors import ProtocolError
 from .._policy import Timeout
 from . import dialing, sockets
 from .head import HeadDecoder
@@ -68,7 +69,7 @@ class TunnelError(OSError):
 class _BaseConnection(_HTTPConnection):
     """What is made under the current scope."""
 
-    _timeout_set: Timeout  # the limits to which the socket's options have been fitted
+    _fitted: tuple[Timeout, bool]  # to what the socket's options have been
     _connecting: ExitStack
 
     def __init__(self, host: str, *args: Any, **kwargs: Any) -> None:
@@ -91,7 +92,7 @@ class _BaseConnection(_HTTPConnection):
             self.fit(scope)
             scope.sending()
         except BaseException as exc:
-            if isinstance(exc, TimeoutError):
+            if isinstance(exc, (TimeoutError, *sockets.WOULD_BLOCK)):
                 scope.expire_if_due()
             self.close()
             raise
@@ -102,16 +103,19 @@ class _BaseConnection(_HTTPConnection):
         sock = self.sock
         return getattr(sock, "socket", sock)
 
-    def fit(self, scope: CallScope) -> None:
-        """Let the connection obey this scope. Its limits are the kernel's too, so that a dead path is noticed."""
+    def fit(self, scope: CallScope, *, large: bool = False) -> None:
+        """Let the connection obey this scope. Its limits are the kernel's too, so that a dead path is noticed.
+
+        `large` says that the request is; see `socket_options`.
+        """
         for sock in (self.sock, self.innermost):
             if hasattr(sock, "scope"):
                 sock.scope = scope
             if hasattr(sock, "suppress_ragged_eofs"):
                 sock.suppress_ragged_eofs = False  # one that ends without TLS's own farewell was cut (RFC 8446, 6.1)
-        if self._timeout_set != scope.timeout:
-            dialing.set_options(self.innermost, dialing.socket_options(scope.timeout))
-            self._timeout_set = scope.timeout
+        if self._fitted != (scope.timeout, large):
+            dialing.set_options(self.innermost, dialing.socket_options(scope.timeout, large=large))
+            self._fitted = scope.timeout, large
 
     def _new_conn(self) -> socket.socket:
         return self.dial(self._name, self.port)
@@ -120,7 +124,7 @@ class _BaseConnection(_HTTPConnection):
         """Connect to the host, or its proxy. Until `connect` is done, `cancel()` shuts the connection down."""
         scope = current.get()
         sock = dialing.dial(scope, host, port, dialing.socket_options(scope.timeout))
-        self._timeout_set = scope.timeout
+        self._fitted = scope.timeout, False
         try:
             self._connecting.enter_context(sockets.Handle(scope, sock))
             sock.settimeout(scope.budget())  # a deadline for the TLS handshake
@@ -159,7 +163,10 @@ class Connection(_BaseConnection):
             data = receive(scope, self.sock)
             if not data:
                 raise TunnelError("the proxy closed the connection")
-            head = decoder.feed(data)
+            try:
+                head = decoder.feed(data)
+            except ProtocolError as exc:
+                raise ProtocolError(f"the proxy's answer: {exc}") from None
         if not 200 <= head.status_code < 300:
             reason = http.client.responses.get(head.status_code, "")
             raise TunnelError(f"Tunnel connection failed: {head.status_code} {reason}")

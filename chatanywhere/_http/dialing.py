@@ -133,9 +133,9 @@ class _Race:
         family, kind, protocol, _, target = address
         try:
             self._sockets.append(socket.socket(family, kind, protocol))  # one line, so that none is open and unknown
-        except TimeoutError:
-            raise  # a signal handler's
         except OSError as exc:  # no such family here, or no descriptor left
+            if exc.errno is None:
+                raise  # a signal handler's
             self._failure = exc
             return False
         sock = self._sockets[-1]
@@ -175,11 +175,16 @@ def _connected_or_failed(sockets: list[socket.socket], seconds: float | None) ->
     return [by_descriptor[descriptor] for descriptor, _ in ready]
 
 
-def socket_options(timeout: Timeout) -> list[Option]:
+def socket_options(timeout: Timeout, *, large: bool = False) -> list[Option]:
     """Return what the limits of a call ask of its connection, as far as the platform has it.
 
     A path that has died is noticed after half of the time for which the server may be silent, and after 30 s at the
     latest: keep-alive notices while an answer is awaited, TCP_USER_TIMEOUT while the request is on its way.
+
+    Args:
+        timeout: the limits.
+        large: the request does not fit into the server's buffer. TCP_USER_TIMEOUT is off then, for it would end the
+            connection to a server that takes its time to read, too.
     """
     limits = [limit / 2 for limit in (timeout.read, timeout.total) if limit is not None]
     seconds = max(1, int(min([LONGEST_SILENCE, *limits])))
@@ -191,7 +196,7 @@ def socket_options(timeout: Timeout) -> list[Option]:
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE", idle),
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", interval),
         (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 1000 * seconds),  # Linux
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 0 if large else 1000 * seconds),  # Linux
     ]
     return [(level, getattr(socket, name), value) for level, name, value in wanted if hasattr(socket, name)]
 

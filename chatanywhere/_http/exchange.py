@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import errno
 import http.client
+import os
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,7 +17,7 @@ from .connections import Connection
 from .head import Head, HeadDecoder
 from .idle import IdleConnections
 from .scope import CallScope
-from .sockets import receive, receive_nowait, send, send_nowait, was_not_read
+from .sockets import receive, receive_nowait, send_nowait, wait_until_ready, was_not_read
 
 _BROKEN = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN)
 
@@ -103,6 +104,7 @@ class Exchange:
         self._max_bytes = max_bytes
         self._unsent = memoryview(request)
         self._send_error: OSError | None = None
+        self._answered_early = False
         self._decoder = HeadDecoder()
         self._head: Head | None = None
         self._closed = False
@@ -119,24 +121,35 @@ class Exchange:
         return self._socket if self._socket is self._connection.innermost else None
 
     def send(self) -> None:
-        """Wait until the request is on its way.
+        """Wait until the request is on its way, or the server has answered without reading it to its end.
 
         Raises:
-            ChatAnywhereError: a limit ran out, or the call was cancelled.
+            ChatAnywhereError: a limit ran out, the call was cancelled, or what came back is no answer.
         """
         try:
+            self._send_some()
             while self._unsent:
-                self._unsent = self._unsent[send(self._scope, self._socket, self._unsent) :]
+                wait_until_ready(self._scope, self._socket)
+                data = receive_nowait(self._scope, self._socket)
+                if data and self.read_head(data):
+                    self._answered_early = True
+                    self._unsent = self._unsent[:0]
+                elif data == b"":
+                    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+                self._send_some()
         except OSError as exc:
             self._give_up_sending(exc)
 
     def send_nowait(self) -> None:
         """Send what the socket takes without waiting."""
         try:
-            while self._unsent and (sent := send_nowait(self._socket, self._unsent)):
-                self._unsent = self._unsent[sent:]
+            self._send_some()
         except OSError as exc:
             self._give_up_sending(exc)
+
+    def _send_some(self) -> None:
+        while self._unsent and (sent := send_nowait(self._socket, self._unsent)):
+            self._unsent = self._unsent[sent:]
 
     def _give_up_sending(self, exc: OSError) -> None:
         """A server that closes may have answered before; so what it sent is looked at first."""
@@ -205,9 +218,10 @@ class Exchange:
 
     def _is_reusable(self) -> bool:
         response, head = self.response, self._head
-        if response is None or head is None or self._send_error or self._scope.cancelled:
+        if response is None or head is None or self._scope.cancelled or self._send_error or self._answered_early:
             return False
-        return response.is_readable and response.body.leaves_connection and head.keep_alive
+        # Of TLS within TLS, more may have come than the socket shows, and would be taken for the next answer.
+        return bool(self.waitable) and response.is_readable and response.body.leaves_connection and head.keep_alive
 
     def _loss(self, exc: OSError | None) -> ChatAnywhereError:
         """What it means that the connection has ended, or failed."""

@@ -110,7 +110,8 @@ class CallScope:
     def budget(self) -> float | None:
         """Seconds that the next operation may take, None for no limit.
 
-        0 where the limit is long gone, for the process stood still: what has arrived may be taken, not waited for.
+        0 where the limit is long gone, for the process stood still: what has arrived of an answer may be taken, for a
+        moment, but not waited for.
 
         Raises:
             OSError: there are none left, or the call was cancelled.
@@ -134,7 +135,7 @@ class CallScope:
         self._due = now + limit
         if limit > 0:
             return limit
-        if self._grace is None and limit < -_LATE:
+        if self._grace is None and limit < -_LATE and self._phase != "connect":
             self._grace = now + GRACE
         if self._grace is not None and now < self._grace:
             return 0.0
@@ -194,6 +195,7 @@ class CallScope:
         """A connection stands: what is awaited now is that the request is sent, and the head of the answer."""
         self.connected = True
         self._phase = "headers"
+        self._expired = None  # what another host was given up for
 
     def reading(self) -> None:
         """The head of the answer has come; what is awaited now is its body."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import _socket
 import errno
 import functools
+import math
 import os
 import select
 import socket
@@ -33,7 +34,10 @@ def guarded(scope: CallScope, sock: Any, operation: Callable[..., Any], *args: A
     Raises:
         OSError: it failed, the time is up, or the call was cancelled: the scope's `failure()` knows.
     """
-    limit = scope.budget()
+    return _within(scope.budget(), scope, sock, operation, *args)
+
+
+def _within(limit: float | None, scope: CallScope, sock: Any, operation: Callable[..., Any], *args: Any) -> Any:
     if limit != sock.gettimeout():  # setting it is a system call
         sock.settimeout(limit)
     try:
@@ -48,8 +52,9 @@ def guarded(scope: CallScope, sock: Any, operation: Callable[..., Any], *args: A
 
 def receive(scope: CallScope, sock: Any) -> bytes:
     """Wait for bytes and return them, `b""` at the end of the connection."""
+    limit = scope.budget()
     try:
-        return bytes(guarded(scope, sock, sock.recv, RECEIVE_SIZE))
+        return bytes(_within(limit, scope, sock, sock.recv, RECEIVE_SIZE))
     except TimeoutError:
         # The process may have stood still, and what has arrived meanwhile came in time.
         data = receive_nowait(scope, sock) if scope.expire_if_due() else None
@@ -75,6 +80,21 @@ def receive_nowait(scope: CallScope, sock: Any) -> bytes | None:
 def send(scope: CallScope, sock: Any, data: memoryview) -> int:
     """Wait until some of `data` is on its way, and return how many bytes."""
     return int(guarded(scope, sock, sock.send, data[:SEND_SIZE]))
+
+
+def wait_until_ready(scope: CallScope, sock: Any) -> None:
+    """Wait until a non-blocking socket takes more, or something has arrived on it."""
+    limit = scope.budget()
+    if not hasattr(select, "poll"):  # on Windows; and eventlet takes it away
+        readable, writable, _ = select.select([sock], [sock], [], limit)
+        ready = bool(readable or writable)
+    else:
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN | select.POLLOUT)
+        ready = bool(poll.poll(None if limit is None else math.ceil(limit * 1000)))
+    if not ready:
+        scope.expire_if_due()
+        raise TimeoutError("timed out")
 
 
 def send_nowait(sock: Any, data: memoryview) -> int:
@@ -140,11 +160,11 @@ class Handle:
     def __init__(self, scope: CallScope, sock: Any) -> None:
         self._scope = scope
         self._sock = sock
-        self._duplicate: _socket.socket | None = None
+        self._descriptor = -1
 
     def __enter__(self) -> Handle:
         try:
-            self._duplicate = _view(_socket.dup(self._sock.fileno()))
+            self._descriptor = _socket.dup(self._sock.fileno())
             self._scope.attach(self)
             self._scope.budget()
         except BaseException:
@@ -154,17 +174,21 @@ class Handle:
 
     def __exit__(self, *exc_info: object) -> None:
         self._scope.detach()
-        if self._duplicate is not None:
-            self._duplicate.close()
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            _socket.close(descriptor)
+
+    def fileno(self) -> int:
+        """The duplicate."""
+        return self._descriptor
 
     def shut_down(self) -> None:
         """Wake whoever waits for the connection."""
-        if self._duplicate is not None:
-            shut_down(self._duplicate)
+        shut_down(self)
 
 
 def _view(descriptor: int) -> _socket.socket:
-    """The operating system's socket, whatever class stands above it. To be detached where it is not a duplicate."""
+    """The operating system's socket, whatever class stands above it. To be detached."""
     kind: int = socket.SOCK_STREAM
     # Else a default timeout (`socket.setdefaulttimeout`) would make the descriptor non-blocking, for all who use it.
     if hasattr(socket, "SOCK_NONBLOCK"):

@@ -49,7 +49,10 @@ class _Socks:
         except BaseException as exc:
             talker.close()
             if isinstance(exc, socks.ProxyError):
-                raise OSError(errno.ECONNREFUSED, str(exc)) from exc
+                cause = exc.socket_err
+                if isinstance(cause, OSError) and not isinstance(cause, socks.ProxyError) and cause.errno is None:
+                    raise cause from None  # a signal handler's, or a limit that ran out
+                raise OSError(errno.ECONNREFUSED, f"the SOCKS proxy failed: {exc}") from exc
             raise
         sock = type(sock)(fileno=talker.detach())
         sock.settimeout(scope.budget())

@@ -12,6 +12,7 @@ import http.client
 import os
 import socket
 import ssl
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
@@ -39,7 +40,7 @@ from .connections import Connection
 from .exchange import Exchange, HTTPResponse, raised_by_program, words
 from .idle import IdleConnections
 from .scope import CallScope
-from .sockets import RECEIVE_SIZE, scoped
+from .sockets import RECEIVE_SIZE, SEND_SIZE, scoped
 
 _LIBRARY_ERRORS = (
     requests.RequestException,
@@ -86,11 +87,12 @@ class PublicExchange:
         """See `Exchange.receive`; the framing has been taken off."""
         # A mock's answer need not be urllib3's.
         options = {"decode_content": False} if isinstance(self._raw, urllib3.response.BaseHTTPResponse) else {}
+        handled = sys.exc_info()[1]
         try:
             data: bytes = self._raw.read1(RECEIVE_SIZE, **options)
             return data
         except _LIBRARY_ERRORS as exc:
-            raise self._scope.failure() or _interruption(exc) from exc
+            raise self._scope.failure() or _interruption(exc, handled) from exc
 
     def close(self) -> None:
         """Give the connection back to its pool if the body was read to its end, else close it."""
@@ -125,9 +127,7 @@ class Transport:
 
     def __init__(self, *, proxy: str | None, verify: bool | str, keepalive_expiry: float | None) -> None:
         self._make = functools.partial(_Adapter, proxy, verify, keepalive_expiry)
-        self._adapter: _Adapter | None = None
-        self._inherited: _Adapter | None = None
-        self._process = os.getpid()
+        self._adapters: dict[int, _Adapter] = {}  # by process, for a child must not use its parent's connections
 
     def open(self, scope: CallScope, request: HTTPRequest, max_bytes: int | None) -> Exchange | PublicExchange:
         """Connect and begin to send; the scope knows afterwards whether it has `connected`.
@@ -140,6 +140,7 @@ class Transport:
         """
         adapter = self._current_adapter()
         own = _is_own_way()
+        handled = sys.exc_info()[1]  # the program's business, whatever it is
         try:
             with scope:
                 return (_open if own else _open_publicly)(scope, adapter, request, max_bytes)
@@ -152,10 +153,11 @@ class Transport:
         failure = scope.failure()
         # Raised out here, and from the root alone: the errors around it hold the request with the key, and the
         # pool with the proxy's password.
-        root = _root(error)
+        causes = _causes(error, handled)
+        root = _root(causes)
         if failure is None and own and isinstance(root, OSError) and _is_programs(root):
             raise root
-        raise failure or _opening_error(error, root, urlsplit(request.url).netloc) from root
+        raise failure or _opening_error(causes, root, urlsplit(request.url).netloc) from root
 
     def reuse(self, scope: CallScope, request: HTTPRequest, max_bytes: int | None) -> Exchange | None:
         """Begin to send on an idle connection, without waiting; None if there is none."""
@@ -169,7 +171,6 @@ class Transport:
             connection = adapter.idle.take(destination.origin)
             if connection is None:
                 return None
-            connection.fit(scope)
             scope.sending()
             return _begin(scope, connection, adapter.idle, destination.origin, message, max_bytes, reused=True)
         except BaseException as exc:
@@ -182,22 +183,23 @@ class Transport:
 
     def close(self) -> None:
         """Close the idle connections. The next call opens new ones."""
-        adapter, self._adapter = self._adapter, None
+        adapter = self._adapters.pop(os.getpid(), None)
         if adapter is not None:
             adapter.close()
 
     def _current_adapter(self) -> _Adapter:
-        if self._process != os.getpid():
-            # The parent goes on using these connections. They are kept, not closed: a thread that does not
-            # exist here may have held one of their locks when the process forked.
-            self._inherited, self._adapter, self._process = self._adapter, None, os.getpid()
-        if self._adapter is not None and self._adapter.socket_class is not socket.socket:
+        # Those of a parent are kept, not closed: it goes on using their connections, and a thread that does not
+        # exist here may have held one of their locks when the process forked.
+        process = os.getpid()
+        adapter = self._adapters.get(process)
+        if adapter is not None and adapter.socket_class is not socket.socket:
             self.close()  # gevent or eventlet has put its own in place since
-        adapter = self._adapter
+            adapter = None
         if adapter is None:
-            adapter = self._adapter = self._make()
-            # Unlike `__del__`, it comes before the sockets' own end when garbage is collected, and at exit.
-            adapter.finalizer = weakref.finalize(self, adapter.idle.close)
+            adapter = self._adapters.setdefault(process, self._make())  # another thread may have been faster
+            if adapter.finalizer is None:
+                # Unlike `__del__`, it comes before the sockets' own end when garbage is collected, and at exit.
+                adapter.finalizer = weakref.finalize(self, adapter.idle.close)
         return adapter
 
 
@@ -234,6 +236,7 @@ def _begin(
     *,
     reused: bool,
 ) -> Exchange:
+    connection.fit(scope, large=len(message) > SEND_SIZE)
     exchange = Exchange(scope, connection, idle, origin, message, reused=reused, max_bytes=max_bytes)
     exchange.send_nowait()
     return exchange
@@ -290,7 +293,7 @@ class _Destination:
             if self._pool.proxy is not None and not connection.has_connected_to_proxy:
                 raise urllib3.exceptions.ProxyError("no connection to the proxy", exc) from exc
             raise
-        if self._pool.scheme == "https" and not connection.is_verified:
+        if self._pool.scheme == "https" and not (connection.is_verified or connection.proxy_is_verified):
             warnings.warn(f"{self.origin} is not verified", urllib3.exceptions.InsecureRequestWarning, stacklevel=2)
 
     def message(self, request: HTTPRequest) -> bytes:
@@ -478,21 +481,23 @@ def _ca_bundle(verify: bool | str) -> str:
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
 
 
-def _causes(exc: BaseException) -> list[BaseException]:
-    """The errors that `exc` was made from, itself first; requests and urllib3 keep them in several places."""
+def _causes(exc: BaseException, handled: BaseException | None = None) -> list[BaseException]:
+    """The errors that `exc` was made from, itself first; requests and urllib3 keep them in several places.
+
+    `handled` is what the program was about to handle when it made the call; Python makes it a context of all.
+    """
     found: list[BaseException] = []
     pending: list[Any] = [exc]
     while pending:
         cause = pending.pop(0)
-        if isinstance(cause, BaseException) and cause not in found:
+        if isinstance(cause, BaseException) and cause not in found and cause is not handled:
             found.append(cause)
             pending += [getattr(cause, "reason", None), *cause.args, cause.__cause__, cause.__context__]
     return found
 
 
-def _root(exc: BaseException) -> BaseException:
+def _root(causes: list[BaseException]) -> BaseException:
     """The innermost error that says what happened: the operating system's, TLS's or http.client's."""
-    causes = _causes(exc)
     wrappers = (requests.RequestException, urllib3.exceptions.HTTPError)
     roots = [cause for cause in causes if not isinstance(cause, wrappers)]
     return roots[0] if roots else causes[-1]
@@ -503,9 +508,7 @@ def _is_programs(root: OSError) -> bool:
     return raised_by_program(root) and not isinstance(root, requests.RequestException)
 
 
-def _opening_error(exc: BaseException, root: BaseException, host: str) -> ChatAnywhereError:
-    causes = _causes(exc)
-
+def _opening_error(causes: list[BaseException], root: BaseException, host: str) -> ChatAnywhereError:
     def has(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
@@ -527,7 +530,7 @@ def _opening_error(exc: BaseException, root: BaseException, host: str) -> ChatAn
     return APIConnectionError(f"no connection to {host}{proxied}: {words(root)}" + (f"\n{remedy}" if remedy else ""))
 
 
-def _interruption(exc: BaseException) -> ChatAnywhereError:
-    if any(isinstance(cause, (urllib3.exceptions.ReadTimeoutError, TimeoutError)) for cause in _causes(exc)):
+def _interruption(exc: BaseException, handled: BaseException | None) -> ChatAnywhereError:
+    if any(isinstance(cause, (urllib3.exceptions.ReadTimeoutError, TimeoutError)) for cause in _causes(exc, handled)):
         return APITimeoutError("timeout: nothing came within the answer", "read")
     return StreamInterruptedError(f"the connection was lost within the answer: {words(exc)}")

@@ -288,6 +288,20 @@ def test_total_holds_against_a_drip(raw_server: RawServer, face: Face, step: Cal
     assert 0.45 < outcome.seconds < 2
 
 
+def test_total_holds_against_a_flood(raw_server: RawServer, face: Face) -> None:
+    """Bytes that are always there do not extend the total, however late it is looked at."""
+
+    def flood(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
+
+    raw_server.answer(BEGUN, flood)
+    outcome = face.ask(client_of(raw_server, timeout=Timeout(total=0.5)))
+    assert isinstance(outcome.error, APITimeoutError)
+    assert outcome.error.phase == "total"
+    assert outcome.seconds < 2
+
+
 @pytest.mark.parametrize(("begun", "phase"), [(b"", "headers"), (BEGUN, "read")])
 def test_silence_ends_with_the_read_limit(raw_server: RawServer, face: Face, begun: bytes, phase: str) -> None:
     """A server that falls silent is given `read` seconds, and the error says where it was."""

@@ -149,6 +149,21 @@ def test_a_server_that_stops_reading_is_silent(serve: Serve, face: Face) -> None
     assert 0.4 < outcome.seconds < 5
 
 
+def test_a_server_may_take_its_time_to_read(serve: Serve, face: Face) -> None:
+    """Within `read`, a pause in the middle of an upload ends nothing."""
+
+    def pause(upload: Upload) -> None:
+        upload.read(SIZE // 4)
+        upload.released.wait(1.6)
+        upload.read(SIZE)
+        upload.connection.sendall(ANSWER)
+
+    server, client = serve(pause)
+    outcome = face.ask(client, "x" * SIZE, timeout=Timeout(total=30, read=2.5))
+    assert (outcome.text, outcome.error) == ("Hi", None)
+    assert len(server.uploads) == 1
+
+
 def read_on(upload: Upload) -> None:
     """Answer, and read what still comes, as RFC 9112, section 9.6, asks a server to do."""
     upload.connection.sendall(TOO_LARGE)
