@@ -1,4 +1,4 @@
-"""An HTTP body without I/O: chunk framing, content encoding, size limit.
+"""An HTTP body without I/O: chunk framing, size limit.
 
 Bytes in as they come from the connection, bytes of the content out, or an error. A blocking reader and an
 event loop feed the same object. Stricter than http.client, which takes a lost connection, a size line cut
@@ -8,12 +8,11 @@ down to `0` and sizes such as `+9` or `0x9` for good answers (RFC 9112, section 
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from .._errors import ProtocolError, StreamInterruptedError
+from .codings import decompressor
 
-_BLOCK = 256 * 1024  # bytes that decompression puts out at a time, so that a bomb never stands in memory
 _MAX_LINE = 4096  # bytes of a chunk's size line with its extensions, and of a trailer
 _MAX_TRAILERS = 100
 _SHOWN = 64  # characters of a header that an error repeats
@@ -50,7 +49,7 @@ class Body:
         self._limit = limit
         self._room = limit
         self._ended = False  # the connection has
-        self._decompress = _decompressor(headers.get("content-encoding", ""))
+        self._decompress = decompressor(headers.get("content-encoding", ""))
         # Content may be shorter than what it was compressed to, so only plain sizes are held against the limit.
         largest = limit if self._decompress is None else None
         self._framing: _Chunked | _Sized | _UntilClose
@@ -282,79 +281,3 @@ class _Chunked:
         if self._trailers is None:
             raise StreamInterruptedError("the connection was lost before the last chunk of the answer")
         self.complete = True  # everything but the blank line behind the last chunk is there
-
-
-class _Inflater:
-    """gzip and deflate, a block at a time; knows whether the compressed data came to its end."""
-
-    def __init__(self, coding: str) -> None:
-        self._coding = coding
-        self._begun = False
-        self._held = b""  # what is too short to tell which format, or whether a further member, it begins
-        self._inflate: zlib._Decompress | None = None
-        self._over = False
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        if self._over:  # padding behind the end
-            return
-        data = self._held + data
-        self._held = b""
-        while True:
-            if self._inflate is None:
-                if len(data) < 2:
-                    self._held = data
-                    return
-                self._inflate = self._begin(data)
-                if self._inflate is None:
-                    self._over = True
-                    return
-            before = self._inflate.copy()
-            try:
-                block = self._inflate.decompress(data, _BLOCK)
-            except zlib.error as exc:
-                yield from _until_damage(before, data)
-                raise ProtocolError(f"the answer is not {self._coding}: {exc}") from exc
-            if block:
-                yield block
-            if self._inflate.eof:
-                data = self._inflate.unused_data
-                self._inflate = None
-            else:
-                data = self._inflate.unconsumed_tail
-                if not data and len(block) < _BLOCK:  # a full block may leave more behind, even without a tail
-                    return
-
-    def _begin(self, data: bytes) -> zlib._Decompress | None:
-        """A decompressor for what begins with these bytes; None if it is not a further gzip member."""
-        first, self._begun = not self._begun, True
-        if data.startswith(b"\x1f\x8b"):
-            return zlib.decompressobj(zlib.MAX_WBITS | 16)
-        if not first:
-            return None
-        # Some servers send deflate without its zlib header (RFC 1950, section 2.2).
-        raw = self._coding == "deflate" and (data[0] & 15 != 8 or int.from_bytes(data[:2], "big") % 31)
-        return zlib.decompressobj(-zlib.MAX_WBITS if raw else zlib.MAX_WBITS)
-
-    def end(self) -> None:
-        if self._inflate is not None or (self._held and not self._begun):
-            raise StreamInterruptedError(f"the answer's {self._coding} data ended early")
-
-
-def _until_damage(inflate: zlib._Decompress, data: bytes) -> Iterator[bytes]:
-    """The content before the byte that is wrong, which zlib drops when both come together."""
-    for position in range(len(data)):
-        try:
-            block = inflate.decompress(data[position : position + 1])
-        except zlib.error:
-            return
-        if block:
-            yield block
-
-
-def _decompressor(content_encoding: str) -> _Inflater | None:
-    coding = content_encoding.strip().lower()
-    if coding in ("", "identity"):
-        return None
-    if coding in ("gzip", "x-gzip", "deflate"):
-        return _Inflater(coding)
-    raise ProtocolError(f"the answer's Content-Encoding is not supported: {content_encoding[:_SHOWN]!r}")

@@ -334,7 +334,7 @@ def test_a_transfer_coding_that_is_not_supported_is_named(value: str) -> None:
         Body({"transfer-encoding": value}, limit=None)
 
 
-@pytest.mark.parametrize("value", ["br", "zstd", "gzip, gzip", "compress"])
+@pytest.mark.parametrize("value", ["gzip, gzip", "compress", "x-br"])
 def test_a_content_coding_that_is_not_supported_is_named(value: str) -> None:
     """An encoding that was not asked for and can't be read is a ProtocolError before the first byte."""
     with pytest.raises(ProtocolError, match=f"Content-Encoding.*{value}"):
