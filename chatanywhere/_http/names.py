@@ -7,6 +7,7 @@ eventlet may replace them before or after this file is imported.
 from __future__ import annotations
 
 import copy
+import errno
 import os
 import queue
 import socket
@@ -47,8 +48,22 @@ def resolve(scope: CallScope, host: str, port: int) -> list[AddressInfo]:
 
 
 def _look_up(host: str, port: int, flags: int = 0) -> list[AddressInfo]:
-    found: list[Any] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    try:
+        found: list[Any] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror:
+        if not flags:
+            _check_descriptors()
+        raise
     return found
+
+
+def _check_descriptors() -> None:
+    """Raise an OSError if no file can be opened: the C library may say of every name then that there is none."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            raise OSError(exc.errno, exc.strerror) from None
 
 
 class _Lookup:
