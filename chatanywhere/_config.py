@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from ._errors import AuthenticationError
-from ._http.transport import checked_proxy
+from ._http.environment import checked_proxy
 from ._policy import Retry, RetryLike, Timeout, TimeoutLike
 from ._protocols import NAMES, find_protocol
 from ._protocols.protocol import ChatProtocol

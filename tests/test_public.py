@@ -36,7 +36,9 @@ MAY_IMPORT: dict[str, str | None] = {
     "_http.socks": "_http.connections _http.names _http.scope _http.sockets",
     "_http.idle": "_http.connections _http.sockets",
     "_http.exchange": "_errors _http.body _http.connections _http.head _http.idle _http.scope _http.sockets",
-    "_http.transport": "_errors _http.connections _http.exchange _http.idle _http.scope _http.sockets _http.socks",
+    "_http.environment": "",
+    "_http.transport": "_errors _http.connections _http.environment _http.exchange _http.idle _http.scope "
+    "_http.sockets _http.socks",
     "_http.receiver": "_errors _http.exchange",
     "_protocols": "_protocols.protocol",
     "_protocols.protocol": "_errors _types",
@@ -45,7 +47,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_protocols.service": "_errors",
     "_protocols.openai": "_errors _types _protocols.protocol _protocols.service _protocols.sse _protocols.text",
     "_protocols.web": "_types _protocols.protocol _protocols.service _protocols.text",
-    "_config": "_errors _policy _http.transport _protocols _protocols.protocol _protocols.service",
+    "_config": "_errors _policy _http.environment _protocols _protocols.protocol _protocols.service",
     "_reading": "_errors _http.body _protocols.protocol _protocols.service",
     "_call": "_errors _types _policy _config _reading _http.exchange _http.scope _http.transport _protocols.protocol "
     "_protocols.service",
@@ -71,11 +73,11 @@ LIBRARIES: dict[str, set[str]] = {
     "tenacity": {"_policy"},
     "anyio": {"_async_client", "_http.receiver"},
     "trio": {"_http.receiver"},  # only where it is running already
-    "requests": {"_http.transport"},
+    "requests": {"_http.environment", "_http.transport"},
     "urllib3": {"_http.connections", "_http.transport"},
     "msgspec": {"_protocols.openai"},
     "orjson": {"_protocols.openai"},
-    "socks": {"_http.socks", "_http.transport"},  # the second looks whether it is there
+    "socks": {"_http.environment", "_http.socks"},  # the first looks whether it is there
 }
 
 FILES = {

@@ -15,7 +15,7 @@ import ssl
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,6 @@ import requests
 import urllib3.exceptions
 import urllib3.response
 from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 from .._errors import (
     APIConnectionError,
@@ -35,7 +34,7 @@ from .._errors import (
     ProtocolError,
     StreamInterruptedError,
 )
-from . import connections
+from . import connections, environment
 from .connections import Connection
 from .exchange import Exchange, HTTPResponse, raised_by_program, words
 from .idle import IdleConnections
@@ -50,9 +49,6 @@ _LIBRARY_ERRORS = (
     OSError,
 )
 """What requests, urllib3, http.client and the socket raise when the world fails them."""
-
-_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
-
 
 # http.client tells the status of a proxy's refusal in words only.
 _TUNNEL_DENIED = "Tunnel connection failed: 407"
@@ -248,7 +244,7 @@ def _open_publicly(scope: CallScope, adapter: _Adapter, request: HTTPRequest, ma
     # A mock knows nothing of the scope and of our connections, and wants its own classes.
     mock = HTTPAdapter() if _is_mocked() else None
     limits: Any = (scope.timeout.connect, scope.timeout.read) if mock else None
-    verify = adapter.verify and _ca_bundle(adapter.verify)
+    verify = environment.ca_bundle(adapter.verify) if mock and adapter.verify else bool(adapter.verify)
     proxies = adapter.proxies(request.url)
     answer = (mock or adapter).send(prepared, stream=True, timeout=limits, verify=verify, proxies=proxies)
     try:
@@ -315,7 +311,6 @@ class _Adapter(HTTPAdapter):
     def __init__(self, proxy: str | None, verify: bool | str, keepalive_expiry: float | None) -> None:
         self._proxy = proxy
         self.verify = verify
-        self._environment_proxies: dict[str, str | None] = {}
         self.destinations: dict[str, _Destination] = {}
         self.idle = IdleConnections(keepalive_expiry)
         self.socket_class = socket.socket
@@ -346,7 +341,7 @@ class _Adapter(HTTPAdapter):
         """
         if url.startswith("https:"):
             _ = self.tls_context  # a bad CA bundle is told here; requests would take it for a bad URL
-        proxy = self.environment_proxy(url) if self._proxy is None else self._proxy
+        proxy = environment.environment_proxy(url) if self._proxy is None else self._proxy
         return {"all": proxy} if proxy else {}
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -389,22 +384,6 @@ class _Adapter(HTTPAdapter):
         if self.finalizer is not None:
             self.finalizer.detach()
 
-    def environment_proxy(self, url: str) -> str | None:
-        """Return the proxy that the environment, or the system, has for the host of `url`.
-
-        Asked once for each host: looking through a large environment takes as long as the rest of sending.
-
-        Raises:
-            ValueError: it can't be used.
-        """
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
-        if origin not in self._environment_proxies:
-            proxy = select_proxy(origin, get_environ_proxies(origin))
-            source = "the proxy in the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY)"
-            self._environment_proxies[origin] = checked_proxy(proxy, source) if proxy else None
-        return self._environment_proxies[origin]
-
     @cached_property
     def tls_context(self) -> ssl.SSLContext:
         """How to talk TLS, and whom to trust.
@@ -412,73 +391,14 @@ class _Adapter(HTTPAdapter):
         Raises:
             ValueError: the CA bundle can't be used.
         """
-        return _tls_context(self.verify)
+        return environment.tls_context(self.verify)
 
     @cached_property
     def _scoped_tls_context(self) -> ssl.SSLContext:
         """The same, for those who do the receiving themselves."""
-        context = _tls_context(self.verify)
+        context = environment.tls_context(self.verify)
         context.sslsocket_class = scoped(ssl.SSLSocket)
         return context
-
-
-def _tls_context(verify: bool | str) -> ssl.SSLContext:
-    if verify is False:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    else:
-        # urllib3's own function holds on to the classes of its import, which gevent may have replaced since.
-        path = _ca_bundle(verify)
-        try:
-            is_folder = os.path.isdir(path)
-            context = ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
-        except OSError as exc:
-            raise ValueError(f"not a CA bundle: {path!r} (verify=, REQUESTS_CA_BUNDLE): {words(exc)}") from exc
-    context.wrap_socket = functools.partial(_wrap_socket, context.wrap_socket)  # type: ignore[method-assign]
-    return context
-
-
-def _wrap_socket(wrap: Callable[..., ssl.SSLSocket], sock: socket.socket, **options: Any) -> ssl.SSLSocket:
-    """Do what `SSLContext.wrap_socket` does, but leave no socket open when the handshake is interrupted."""
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:  # reset already
-        raise OSError(code, os.strerror(code))
-    wrapped = wrap(sock, do_handshake_on_connect=False, **options)
-    try:
-        wrapped.do_handshake()
-    except BaseException:
-        wrapped.close()
-        raise
-    return wrapped
-
-
-def checked_proxy(proxy: str, source: str = "proxy") -> str:
-    """Return a proxy's URL with its scheme. `source` says where it was given.
-
-    Raises:
-        ValueError: it can't be used. The message does not repeat it, for it may hold a password.
-    """
-    url = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        parts = urlsplit(url)
-        valid = parts.hostname and parts.port != 0 and parts.scheme in _PROXY_SCHEMES
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ValueError(f"{source} must be a URL such as http://host:port, https://…, socks5://… or socks5h://…")
-    if parts.scheme.startswith("socks"):
-        try:
-            import socks  # noqa: F401
-        except ImportError:
-            raise ValueError("a SOCKS proxy needs PySocks: pip install 'chatanywhere[socks]'") from None
-    return url
-
-
-def _ca_bundle(verify: bool | str) -> str:
-    if isinstance(verify, str):
-        return verify
-    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
 
 
 def _causes(exc: BaseException, handled: BaseException | None = None) -> list[BaseException]:
