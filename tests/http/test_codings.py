@@ -136,6 +136,12 @@ def test_what_is_behind_the_end_is_ignored(library: Library, padding: bytes) -> 
         assert library.read(*pieces) == (CONTENT, None)
 
 
+def test_no_block_comes_twice(library: Library) -> None:
+    """Content of several blocks with something behind its end in the same piece comes once."""
+    content, error = library.read(library.compress(bytes(600_000)) + b"\0")
+    assert (len(content), error) == (600_000, None)
+
+
 def test_zstd_may_have_several_frames(library: Library) -> None:
     """Frames follow each other, empty ones and those to be skipped among them; the last one must be whole."""
     if library.coding != "zstd":

@@ -146,7 +146,7 @@ def paths(ca_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "other": str(folder / "other.pem"),
         "folder": str(hashed),
         "empty folder": str(empty),
-        "folders": f"{empty}{os.pathsep}{hashed}",
+        "folders": f"{folder / 'nothing'}{os.pathsep}{empty}{os.pathsep}{hashed}",
         "nothing": str(folder / "nothing"),
     }
 
