@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import ssl
@@ -235,6 +236,8 @@ def test_a_key_log_is_written(
 @contextmanager
 def no_descriptors() -> Iterator[None]:
     """No file or socket can be opened in here."""
+    gc.collect()  # what it closes in here could be opened again
+    gc.disable()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     opened: list[int] = []
     try:
@@ -245,6 +248,7 @@ def no_descriptors() -> Iterator[None]:
         except OSError:
             yield
     finally:
+        gc.enable()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for descriptor in opened:
             os.close(descriptor)
