@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import ssl
 from collections import Counter
@@ -22,6 +23,12 @@ pytest_plugins = ["coverage_gate"]
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # the machines are noisy
 hypothesis.settings.load_profile("no deadline")
+
+
+def pytest_configure() -> None:
+    """Let the children of tests end on Ctrl-C also where a shell that runs the tests in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
