@@ -20,6 +20,7 @@ from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 from ._protocols.protocol import Endpoint, as_messages
 from ._protocols.service import ErrorDecoder
 from ._reading import Reading
+from ._secrets import Secrets
 
 if TYPE_CHECKING:
     from ._types import Event, Messages
@@ -142,9 +143,12 @@ class Call(Generic[T]):
         self._service = service
         self._endpoint = endpoint
         self._content = None if body is None else endpoint.encode(body)
-        self._headers = {**(settings.headers or {}), **checked_headers(headers)}
+        own_headers = checked_headers(headers)
+        self._headers = {**(settings.headers or {}), **own_headers}
+        self._secrets = settings.secrets | Secrets.of(headers=own_headers) if own_headers else settings.secrets
         self._retry = Retry.of(settings.retry if retry is DEFAULT else retry)
         self._attempts = 0
+        self._base_url: str | None = None  # what is being asked
         self._fresh = False  # an idle connection has let this call down
         self._error: ChatAnywhereError | None = None  # why there is no answer to the last attempt
         self._reading: Reading[T] | None = None
@@ -296,7 +300,7 @@ class Call(Generic[T]):
             self._reading = Reading(response.body, decoder)
             self.response = response
         else:
-            self._reading = Reading(response.body, ErrorDecoder(response.status_code, response.headers))
+            self._reading = Reading(response.body, ErrorDecoder(response.status_code, response.headers, self._base_url))
         if data or response.body.complete:  # it may have none
             self._reading.events = self._reading.feed(data)
 
@@ -372,8 +376,6 @@ class Call(Generic[T]):
             self.state = State.CANCELLED if isinstance(error, StreamCancelledError) else State.FAILED
         self._release()
         self.annotate(error)
-        if error.request_id is None and self.response is not None:
-            error.request_id = self.response.request_id
         try:
             raise error
         finally:
@@ -383,11 +385,18 @@ class Call(Generic[T]):
             del error  # and this frame
 
     def annotate(self, error: ChatAnywhereError) -> None:
-        """Add to an error what only the call knows, and take the key out of it."""
+        """Add to an error what only the call knows, and take the secrets out of it."""
         error.attempts = self._attempts
-        key = self._service.settings.key
-        if key and len(key) >= 8:  # a shorter one is a placeholder, and may be part of a word
-            error.redact(key)
+        if error.request_id is None and self.response is not None:
+            error.request_id = self.response.request_id
+        environment = Secrets.of(proxies=self._service.transport.environment_proxies())
+        (self._secrets | environment).remove_from(error)
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name for the request, if it gave one; for a call that has been answered."""
+        name = None if self.response is None else self.response.request_id
+        return None if name is None else self._secrets.hide(name)
 
     # Hosts --------------------------------------------------------------------------------------------------
 
@@ -397,7 +406,7 @@ class Call(Generic[T]):
         for host in hosts:
             try:
                 self.exchange = self._reuse(host) or self._open(host)
-            except (APIConnectionError, APITimeoutError) as error:
+            except APIConnectionError as error:
                 timed_out = isinstance(error, APITimeoutError) and error.phase != "connect"
                 if host == hosts[-1] or self.scope.connected or timed_out:
                     raise
@@ -418,6 +427,7 @@ class Call(Generic[T]):
 
     def _request(self, host: str) -> HTTPRequest:
         endpoint = self._endpoint
+        self._base_url = host
         headers = {
             "User-Agent": _USER_AGENT,
             # Compression holds back small pieces.

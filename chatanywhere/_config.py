@@ -19,6 +19,7 @@ from ._policy import Retry, RetryLike, Timeout, TimeoutLike
 from ._protocols import NAMES, find_protocol
 from ._protocols.protocol import ChatProtocol
 from ._protocols.service import HOST, KEY_PAGE
+from ._secrets import Secrets, without_password
 
 Url: TypeAlias = "str | Sequence[str]"
 
@@ -45,6 +46,7 @@ class Settings:
         key: the key to send, None if there is none.
         default_model: the model of calls that name none.
         ca: whether certificates are verified, or the path of what they are verified with.
+        secrets: the key and passwords among the arguments.
 
     Raises:
         ValueError, TypeError: an argument can't be used; the message names the remedy.
@@ -66,6 +68,7 @@ class Settings:
     key: str | None = field(init=False, repr=False)
     default_model: str = field(init=False)
     ca: bool | str = field(init=False)
+    secrets: Secrets = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         wire = find_protocol(self.protocol)
@@ -78,16 +81,19 @@ class Settings:
             raise ValueError(f"keepalive_expiry={self.keepalive_expiry}: seconds, at least 0, or None for no limit")
         base_url = self.base_url if self.base_url is None or isinstance(self.base_url, str) else tuple(self.base_url)
         hosts, key = _find_service(wire, base_url, self.api_key)
+        headers = checked_headers(self.headers)
+        proxy = checked_proxy(self.proxy) if self.proxy else self.proxy
         checked: dict[str, Any] = {
             "base_url": base_url,
-            "headers": checked_headers(self.headers),
+            "headers": headers,
             "timeout": Timeout.of(self.timeout),
             "retry": Retry.of(self.retry),
             "ca": _checked_verify(self.verify),
-            "proxy": checked_proxy(self.proxy) if self.proxy else self.proxy,
+            "proxy": proxy,
             "wire": wire,
             "hosts": hosts,
             "key": key,
+            "secrets": Secrets.of(key=key, headers=headers, proxies=[self.proxy, proxy]),
             "default_model": self.model or os.environ.get("CHATANYWHERE_MODEL") or wire.default_model,
         }
         for name, value in checked.items():
@@ -100,8 +106,11 @@ class Settings:
             AuthenticationError: there is none (`attempts` is 0).
         """
         if self.wire.needs_key and self.key is None:
+            ours = all(map(_is_service, self.hosts))
+            wanted = "" if ours else f" for {', '.join(self.hosts)}"
+            source = f". Keys are given out at {KEY_PAGE}" if ours else ""
             raise AuthenticationError(
-                f"no API key: set CHATANYWHERE_API_KEY or pass api_key=. Keys are given out at {KEY_PAGE}",
+                f"no API key{wanted}: set CHATANYWHERE_API_KEY or pass api_key={source}{_why_not_theirs(self.hosts)}",
                 status_code=401,
             )
 
@@ -178,6 +187,19 @@ def _find_service(wire: ChatProtocol, base_url: Url | None, api_key: str | None)
     return hosts, key or None
 
 
+def _why_not_theirs(hosts: Sequence[str]) -> str:
+    """Why the key that is set up for OpenAI's own library is not used, if there is one."""
+    if not os.environ.get("OPENAI_API_KEY"):
+        return ""
+    their_url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
+    if their_url and _is_service(their_url):
+        reason = f"goes to ChatAnywhere's hosts only, and base_url is {', '.join(hosts)}"
+    else:
+        said = f"is {without_password(their_url)}" if their_url else "is not set"
+        reason = f"is used only if OPENAI_BASE_URL names one of ChatAnywhere's hosts, and that {said}"
+    return f". OPENAI_API_KEY is set, but {reason}"
+
+
 def _warn(message: str) -> None:
     """Warn, and name the line of the program that called into this package."""
     frame, level = sys._getframe(), 1
@@ -222,7 +244,7 @@ def _host(url: str) -> str:
     if parts and "://" not in text and _is_loopback(parts):
         parts = parts._replace(scheme="http")
     if not parts or parts.scheme not in ("http", "https"):
-        raise ValueError(f"base_url={url!r}: not a URL such as https://api.chatanywhere.tech")
+        raise ValueError(f"base_url={without_password(url)!r}: not a URL such as https://api.chatanywhere.tech")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("base_url must have no user, password, query or fragment: the key goes into api_key=")
     path = parts.path.rstrip("/")

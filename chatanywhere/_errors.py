@@ -4,13 +4,13 @@
 
     ChatAnywhereError
     ├── APIConnectionError              DNS, refused, reset before the answer began, TLS, proxy
-    ├── APITimeoutError                 also a TimeoutError
+    │   └── APITimeoutError             also a TimeoutError
     ├── APIStatusError                  the service answered with an error
     │   ├── BadRequestError             400
     │   ├── AuthenticationError         401
     │   ├── PermissionDeniedError       403
     │   │   ├── ModelNotAllowedError
-    │   │   ├── PromptTooLongError
+    │   │   ├── PromptTooLongError      also a BadRequestError
     │   │   └── InsufficientBalanceError
     │   ├── NotFoundError               404
     │   ├── ConflictError               409
@@ -54,37 +54,6 @@ class ChatAnywhereError(Exception):
         # holds, and OSError (a base of APITimeoutError) has rules of its own, so __init__ is left out.
         return _rebuild, (type(self), self.args, self.__dict__)
 
-    def redact(self, secret: str) -> None:
-        """Replace `secret`, which a server may have repeated, wherever the error or its causes hold it.
-
-        The context is left alone: it may be an exception of the program that made the call.
-        """
-        pending: list[Any] = [self]
-        seen: list[BaseException] = []
-        while pending:
-            error = pending.pop()
-            if isinstance(error, BaseException) and error not in seen:
-                seen.append(error)
-                pending += [error.__cause__, *error.args]
-                error.args = _without(secret, error.args)
-                for name, value in vars(error).items():
-                    if name != "partial":  # the answer's text is the caller's as it is
-                        setattr(error, name, _without(secret, value))
-                if isinstance(error, UnicodeDecodeError):
-                    error.object = error.object.replace(secret.encode(), b"***")
-
-
-def _without(secret: str, value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace(secret, "***")
-    if isinstance(value, bytes):
-        return value.replace(secret.encode(), b"***")
-    if isinstance(value, dict):
-        return {_without(secret, key): _without(secret, item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_without(secret, item) for item in value)
-    return value
-
 
 def _rebuild(kind: type[ChatAnywhereError], args: tuple[Any, ...], state: dict[str, Any]) -> ChatAnywhereError:
     error = kind.__new__(kind, *args)
@@ -94,10 +63,10 @@ def _rebuild(kind: type[ChatAnywhereError], args: tuple[Any, ...], state: dict[s
 
 
 class APIConnectionError(ChatAnywhereError):
-    """The service could not be reached, or the connection was lost before the answer began."""
+    """The service could not be reached, or the connection was lost before the answer began, or a time limit ran out."""
 
 
-class APITimeoutError(ChatAnywhereError, TimeoutError):
+class APITimeoutError(APIConnectionError, TimeoutError):
     """A limit of `Timeout` ran out.
 
     Attributes:
@@ -166,8 +135,8 @@ class ModelNotAllowedError(PermissionDeniedError):
     """The model is not open to a free key."""
 
 
-class PromptTooLongError(PermissionDeniedError):
-    """The prompt has more tokens than a free key may send."""
+class PromptTooLongError(BadRequestError, PermissionDeniedError):
+    """The prompt has more tokens than the model takes, or than a free key may send."""
 
 
 class InsufficientBalanceError(PermissionDeniedError):
@@ -191,7 +160,7 @@ class RateLimitError(APIStatusError):
 
 
 class QuotaExceededError(RateLimitError):
-    """The day's quota is spent; waiting a little does not help, so it is never retried."""
+    """The quota, of the day or of the account, is spent; waiting a little does not help, so it is never retried."""
 
 
 class InternalServerError(APIStatusError):

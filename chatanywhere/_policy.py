@@ -12,6 +12,7 @@ from ._errors import (
     APIStatusError,
     APITimeoutError,
     ChatAnywhereError,
+    PromptTooLongError,
     QuotaExceededError,
     StreamInterruptedError,
 )
@@ -142,7 +143,8 @@ class Retry:
         if isinstance(error, APIStatusError):
             status = error.status_code
             transient = status in (408, 409, 425, 429) or status >= 500 or status < 300
-            return transient and not isinstance(error, QuotaExceededError) and not self._is_too_long(error)
+            lasting = isinstance(error, (QuotaExceededError, PromptTooLongError))
+            return transient and not lasting and not self._is_too_long(error)
         if isinstance(error.__cause__, ssl.SSLCertVerificationError):
             return False  # it will not be another one
         return isinstance(error, (APIConnectionError, StreamInterruptedError))

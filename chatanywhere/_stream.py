@@ -101,7 +101,8 @@ class BaseStream:
     @property
     def request_id(self) -> str | None:
         """The server's name for the request, from the header `x-request-id`."""
-        return self._response().request_id
+        self._response()
+        return self._call.request_id
 
     def _response(self) -> HTTPResponse:
         if self._call.response is None:

@@ -175,10 +175,11 @@ def test_arguments_come_before_the_environment(
 def test_a_key_meant_for_openai_goes_nowhere_else(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], arguments: dict[str, str]
 ) -> None:
-    """Without a key for this service there is an error that says which variable to set and where to get one."""
+    """Without a key there is an error that says which variable to set, and where to get one or who wants it."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(AuthenticationError, match=r"CHATANYWHERE_API_KEY.*github\.com/chatanywhere") as caught:
+    page = r"CHATANYWHERE_API_KEY.*github\.com/chatanywhere"
+    with pytest.raises(AuthenticationError, match=rf"{page}|for https://else.*CHATANYWHERE_API_KEY") as caught:
         Client(**arguments)  # type: ignore[arg-type]
     assert caught.value.attempts == 0
 

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_types": "",
     "_policy": "_errors",
     "_accumulator": "_types",
+    "_secrets": "",
     "_http": "",
     "_http.head": "_errors",
     "_http.codings": "_errors",
@@ -37,20 +38,22 @@ MAY_IMPORT: dict[str, str | None] = {
     "_http.idle": "_http.connections _http.sockets",
     "_http.exchange": "_errors _http.body _http.connections _http.head _http.idle _http.scope _http.sockets",
     "_http.environment": "",
-    "_http.transport": "_errors _http.connections _http.environment _http.exchange _http.idle _http.scope "
+    "_http.transport": "_errors _secrets _http.connections _http.environment _http.exchange _http.idle _http.scope "
     "_http.sockets _http.socks",
     "_http.receiver": "_errors _http.exchange",
     "_protocols": "_protocols.protocol",
     "_protocols.protocol": "_errors _types",
     "_protocols.sse": "",
     "_protocols.text": "_errors _types _protocols.service",
-    "_protocols.service": "_errors",
+    "_protocols.envelope": "",
+    "_protocols.excerpt": "",
+    "_protocols.service": "_errors _protocols.envelope",
     "_protocols.openai": "_errors _types _protocols.protocol _protocols.service _protocols.sse _protocols.text",
     "_protocols.web": "_types _protocols.protocol _protocols.service _protocols.text",
-    "_config": "_errors _policy _http.environment _protocols _protocols.protocol _protocols.service",
+    "_config": "_errors _policy _secrets _http.environment _protocols _protocols.protocol _protocols.service",
     "_reading": "_errors _http.body _protocols.protocol _protocols.service",
-    "_call": "_errors _types _policy _config _reading _http.exchange _http.scope _http.transport _protocols.protocol "
-    "_protocols.service",
+    "_call": "_errors _types _policy _secrets _config _reading _http.exchange _http.scope _http.transport "
+    "_protocols.protocol _protocols.service",
     "_stream": "_errors _types _accumulator _http.exchange _call",
     "_client": "_types _policy _config _protocols.openai _call _stream _async_client",  # the last in as_async()
     "_async_client": "_errors _types _policy _config _call _stream _http.exchange _http.receiver _http.scope "

@@ -12,11 +12,14 @@ import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+_USERINFO = "!$&'()*+,;=:%"  # besides letters, digits and "_.-~" (RFC 3986, section 3.2.1)
+_END_OF_HOST = re.compile("[/?#]")
+_LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 _PORTS = {"http": 80, "https": 443}
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Says nothing about the file that could not be opened."""
@@ -71,20 +74,30 @@ def checked_proxy(proxy: str, source: str = "proxy") -> str:
     Raises:
         ValueError: it can't be used. The message does not repeat it, for it may hold a password.
     """
-    url = proxy if "://" in proxy else f"http://{proxy}"
+    scheme, _, rest = proxy.partition("://") if "://" in proxy else ("http", "", proxy)
+    authority = _END_OF_HOST.split(rest, maxsplit=1)[0]
+    apart = rest[len(authority) :]
+    userinfo, at, host = authority.rpartition("@")
+    # urllib3 takes a backslash for the end of the host, and urlsplit a bracket for an address.
+    userinfo = quote(_LONE_PERCENT.sub("%25", userinfo), safe=_USERINFO, errors="surrogatepass")
+    url = f"{scheme}://{userinfo}{at}{host}{apart}"
     try:
         parts = urlsplit(url)
         valid = parts.hostname and parts.port != 0 and parts.scheme in _PROXY_SCHEMES
+        valid = valid and "\\" not in host and "@" not in apart  # which is the rest of a password with a "/"
     except ValueError:
         valid = False
     if not valid:
-        raise ValueError(f"{source} must be a URL such as http://host:port, https://…, socks5://… or socks5h://…")
+        raise ValueError(
+            f"{source} must be a URL such as http://host:port, https://…, socks5://… or socks5h://…; "
+            "in its password, write %2F for /, %3F for ? and %23 for #"
+        )
     if parts.scheme.startswith("socks"):
         try:
             import socks  # noqa: F401
         except ImportError:
             raise ValueError("a SOCKS proxy needs PySocks: pip install 'chatanywhere[socks]'") from None
-    elif not _is_latin_1(unquote(parts.netloc.rpartition("@")[0])):
+    elif not _is_latin_1(unquote(userinfo)):
         raise ValueError(f"{source} has a user name or password with a character that is not Latin-1")
     return url
 

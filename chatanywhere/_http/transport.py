@@ -34,6 +34,7 @@ from .._errors import (
     ProtocolError,
     StreamInterruptedError,
 )
+from .._secrets import Secrets, hidden_in_logs
 from . import connections, environment
 from .connections import Connection
 from .exchange import Exchange, HTTPResponse, raised_by_program, words
@@ -177,6 +178,11 @@ class Transport:
                 return None  # it has ended since it was looked at
             raise
 
+    def environment_proxies(self) -> list[str]:
+        """The URLs of those proxies that the environment named for the requests so far."""
+        adapter = self._adapters.get(os.getpid())
+        return [] if adapter is None else list(adapter.environment_proxies)
+
     def close(self) -> None:
         """Close the idle connections. The next call opens new ones."""
         adapter = self._adapters.pop(os.getpid(), None)
@@ -246,7 +252,8 @@ def _open_publicly(scope: CallScope, adapter: _Adapter, request: HTTPRequest, ma
     limits: Any = (scope.timeout.connect, scope.timeout.read) if mock else None
     verify = environment.ca_bundle(adapter.verify) if mock and adapter.verify else bool(adapter.verify)
     proxies = adapter.proxies(request.url)
-    answer = (mock or adapter).send(prepared, stream=True, timeout=limits, verify=verify, proxies=proxies)
+    with hidden_in_logs(Secrets.of(headers=request.headers, proxies=proxies.values())):
+        answer = (mock or adapter).send(prepared, stream=True, timeout=limits, verify=verify, proxies=proxies)
     try:
         return PublicExchange(scope, mock, answer, max_bytes)
     except BaseException:
@@ -312,6 +319,7 @@ class _Adapter(HTTPAdapter):
         self._proxy = proxy
         self.verify = verify
         self.destinations: dict[str, _Destination] = {}
+        self.environment_proxies: set[str] = set()
         self.idle = IdleConnections(keepalive_expiry)
         self.socket_class = socket.socket
         super().__init__(pool_maxsize=1000)
@@ -341,7 +349,9 @@ class _Adapter(HTTPAdapter):
         """
         if url.startswith("https:"):
             _ = self.tls_context  # a bad CA bundle is told here; requests would take it for a bad URL
-        proxy = environment.environment_proxy(url) if self._proxy is None else self._proxy
+        proxy = self._proxy
+        if proxy is None and (proxy := environment.environment_proxy(url)):
+            self.environment_proxies.add(proxy)
         return {"all": proxy} if proxy else {}
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
