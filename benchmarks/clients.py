@@ -22,7 +22,7 @@ def chatanywhere_async(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]
     """The async client of this package."""
     from chatanywhere import AsyncClient
 
-    client = AsyncClient(KEY, base_url=url)
+    client = AsyncClient(KEY, base_url=f"{url}/v1")
 
     async def read() -> int:
         size = 0
@@ -41,7 +41,7 @@ def hop_per_piece(url: str) -> tuple[Reader, Callable[[], Awaitable[None]]]:
 
     from chatanywhere import Client
 
-    client = Client(KEY, base_url=url)
+    client = Client(KEY, base_url=f"{url}/v1")
 
     async def read() -> int:
         limiter = anyio.CapacityLimiter(1)
@@ -167,7 +167,7 @@ def chatanywhere(url: str, **settings: Any) -> BlockingReader:
     """The blocking client of this package."""
     from chatanywhere import Client
 
-    client = Client(KEY, base_url=url, **settings)
+    client = Client(KEY, base_url=f"{url}/v1", **settings)
 
     def read() -> int:
         size = 0
@@ -336,7 +336,7 @@ def chatanywhere_pieces(url: str) -> Asker:
     """The blocking client of this package."""
     from chatanywhere import Client
 
-    client = Client(KEY, base_url=url)
+    client = Client(KEY, base_url=f"{url}/v1")
     return lambda: client.stream(MESSAGES)
 
 
@@ -420,7 +420,7 @@ def chatanywhere_answer(url: str) -> tuple[Answerer, Closer]:
     """The async client of this package, streaming."""
     from chatanywhere import AsyncClient
 
-    client = AsyncClient(KEY, base_url=url)
+    client = AsyncClient(KEY, base_url=f"{url}/v1")
 
     async def ask() -> str:
         async with client.stream(MESSAGES) as stream:
@@ -433,7 +433,7 @@ def chatanywhere_complete(url: str) -> tuple[Answerer, Closer]:
     """The same, `complete()`."""
     from chatanywhere import AsyncClient
 
-    client = AsyncClient(KEY, base_url=url)
+    client = AsyncClient(KEY, base_url=f"{url}/v1")
 
     async def ask() -> str:
         return (await client.complete(MESSAGES)).text

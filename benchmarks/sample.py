@@ -115,7 +115,7 @@ def scale(client: str, url: str) -> Sample:
 
     count = int(url.rpartition("-")[2])
     warm(client, url)
-    asked = Client(clients.KEY, base_url=url, max_response_bytes=None)
+    asked = Client(clients.KEY, base_url=f"{url}/v1", max_response_bytes=None)
     times = []
     for _ in range(max(3, 100_000 // count)):
         with asked.stream(clients.MESSAGES) as stream, Cost() as cost:
@@ -285,7 +285,7 @@ async def async_delay(client: str, url: str, number: int) -> Sample:
     from chatanywhere import AsyncClient
 
     delays = []
-    async for text in AsyncClient(clients.KEY, base_url=url).stream(clients.MESSAGES):
+    async for text in AsyncClient(clients.KEY, base_url=f"{url}/v1").stream(clients.MESSAGES):
         seen = time.monotonic()
         delays += [seen - float(stamp) for stamp in text.split()]
     return {"value": 1e3 * statistics.quantiles(delays, n=100)[-1]}

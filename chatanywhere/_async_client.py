@@ -28,7 +28,7 @@ from ._http.scope import CallScope
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 from ._protocols.openai import MODELS
 from ._stream import BaseStream
-from ._types import Completion, Event, Messages, TextDelta
+from ._types import Completion, Event, MessagesLike, TextDelta
 
 T = TypeVar("T")
 
@@ -50,6 +50,10 @@ class Workers:
         if size < 1:
             raise ValueError(f"max_threads={size}: a stream needs a thread to be opened")
         self._size = size
+
+    def copy(self) -> Workers:
+        """Return as many others."""
+        return Workers(self._size)
 
     async def run(self, scope: CallScope, function: Callable[[], T]) -> T:
         """Do a blocking part of a call in a thread; a cancelled task leaves at once, and the thread soon after."""
@@ -334,35 +338,68 @@ class AsyncClient:
 
     def stream(
         self,
-        messages: str | Messages,
+        messages: str | MessagesLike,
         *,
         model: str | None = None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
+        max_response_bytes: int | None = DEFAULT,
         keep_text: bool = True,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AsyncStream:
         """Prepare a call; see `Client.stream` for the arguments. The time of `timeout` begins now."""
-        call = self._service.chat(messages, model=model, timeout=timeout, retry=retry, headers=headers, options=options)
+        call = self._service.chat(
+            messages,
+            model=model,
+            timeout=timeout,
+            retry=retry,
+            headers=headers,
+            max_response_bytes=max_response_bytes,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            extra_body=extra_body,
+            options=options,
+        )
         return AsyncStream(call, self._workers, keep_text=keep_text)
 
     async def complete(
         self,
-        messages: str | Messages,
+        messages: str | MessagesLike,
         *,
         model: str | None = None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
+        max_response_bytes: int | None = DEFAULT,
+        stream: bool = True,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Completion:
-        """Ask, and return the whole answer. Arguments and errors are those of `stream`."""
-        stream = self.stream(messages, model=model, timeout=timeout, retry=retry, headers=headers, **options)
-        async with stream:
-            async for _ in stream:
+        """Ask, and return the whole answer; see `Client.complete`."""
+        call = self._service.chat(
+            messages,
+            model=model,
+            timeout=timeout,
+            retry=retry,
+            headers=headers,
+            max_response_bytes=max_response_bytes,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            extra_body=extra_body,
+            stream=stream,
+            kept_back=True,
+            options=options,
+        )
+        async with AsyncStream(call, self._workers) as answer:
+            async for _ in answer:
                 pass
-            return stream.completion
+            return answer.completion
 
     async def models(self) -> list[str]:
         """Ask the service which models it has; see `Client.models`."""
@@ -382,6 +419,15 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         return f"AsyncClient({self._service.describe()})"
+
+    def __copy__(self) -> AsyncClient:
+        duplicate = type(self).__new__(type(self))
+        duplicate._service = Service(self._service.settings)
+        duplicate._workers = self._workers.copy()
+        return duplicate
+
+    def __deepcopy__(self, memo: object) -> AsyncClient:
+        return self.__copy__()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"workers": self._workers, **self._service.settings.arguments()}

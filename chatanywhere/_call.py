@@ -7,27 +7,41 @@ only to do the waiting that it names, in a thread or on an event loop.
 from __future__ import annotations
 
 import enum
+import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
-from ._config import Settings, check_types, checked_headers
-from ._errors import APIConnectionError, APITimeoutError, ChatAnywhereError, StreamCancelledError
+from ._config import (
+    Settings,
+    check_max_response_bytes,
+    check_options,
+    check_types,
+    checked_headers,
+    checked_query,
+    endpoint_url,
+)
+from ._errors import APIConnectionError, APIStatusError, APITimeoutError, ChatAnywhereError, StreamCancelledError
 from ._http.exchange import Exchange, HTTPResponse, Loss
 from ._http.scope import CallScope
 from ._http.transport import HTTPRequest, PublicExchange, Transport
-from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
-from ._protocols.protocol import Endpoint, as_messages
+from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike, logger
+from ._protocols.json_body import without_fields
+from ._protocols.protocol import Endpoint, as_messages, bearer
 from ._protocols.service import ErrorDecoder
 from ._reading import Reading
 from ._secrets import Secrets
 
 if TYPE_CHECKING:
-    from ._types import Event, Messages
+    from ._types import Event, MessagesLike
 
 T = TypeVar("T")
 
 _USER_AGENT = "chatanywhere-python"
+
+_GATEWAY_TIMEOUTS = (504, 524)
+"""The statuses of gateways that have waited too long for the service, the second one Cloudflare's."""
 
 
 class Step(enum.Enum):
@@ -56,36 +70,75 @@ _READY = State.READY  # asked for at every event
 
 
 class Service:
-    """What a client asks: the settings, the connections, and which host worked last. Its faces share it."""
+    """What a client asks: the settings, the connections, and what is known of the hosts. Its faces share it.
+
+    Attributes:
+        hosts: the base URLs; the one that worked last comes first.
+        refused: by base URL, the fields of a body that had to be left out.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.hosts = settings.hosts  # the one that worked last comes first
+        self.hosts = settings.hosts
+        self.refused: dict[str, frozenset[str]] = {}
         self.transport = Transport(proxy=settings.proxy, verify=settings.ca, keepalive_expiry=settings.keepalive_expiry)
 
     def chat(
         self,
-        messages: str | Messages,
+        messages: str | MessagesLike,
         *,
         model: str | None = None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
+        max_response_bytes: int | None = DEFAULT,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        stream: bool = True,
+        kept_back: bool = False,
         options: Mapping[str, Any],
     ) -> Call[Event]:
-        """Prepare a chat.
+        """Prepare a chat; see `Client.stream`, and for `stream=False` `Client.complete`. `kept_back` is for the `Call`.
 
         Raises:
             AuthenticationError: there is no key.
+            RuntimeError: the protocol can only stream.
             ValueError, TypeError: an argument can't be sent.
         """
-        self.settings.check_key()
-        if "stream" in options:
-            raise TypeError("stream= is not an option: stream() always streams, complete() returns the whole answer")
-        check_types(model=model, headers=headers)
-        wire = self.settings.wire
-        body = wire.body(as_messages(messages), model or self.settings.default_model, options)
-        return Call(self, wire.chat, body, timeout=timeout, retry=retry, headers=headers)
+        settings, wire = self.settings, self.settings.wire
+        settings.check_key()
+        check_types(
+            model=model,
+            headers=headers,
+            stream=stream,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            extra_body=extra_body,
+        )
+        check_options(options)
+        limits, endpoint = Timeout.of(settings.timeout if timeout is DEFAULT else timeout), wire.chat
+        if not stream:
+            if wire.chats_only:
+                raise RuntimeError(f"the {wire.name} protocol can only stream: use protocol='openai'")
+            limits = replace(limits, read=None)  # a model that thinks is silent
+            endpoint = replace(endpoint, headers=bearer)
+            options = {**options, "stream": False}
+        body = wire.body(as_messages(messages), model or settings.default_model, options)
+        body = {name: value for name, value in body.items() if value is not None} | dict(extra_body or {})
+        return Call(
+            self,
+            endpoint,
+            body,
+            timeout=limits,
+            retry=retry,
+            headers={**(headers or {}), **(extra_headers or {})},
+            query=extra_query,
+            max_response_bytes=max_response_bytes,
+            own_fields=options.keys() | (extra_body or {}).keys(),
+            kept_back=kept_back,
+            repeats_timeouts=stream,
+        )
 
     def ask(self, endpoint: Endpoint[T]) -> Call[T]:
         """Prepare to ask an endpoint other than that of chats.
@@ -107,7 +160,8 @@ class Service:
     def describe(self) -> str:
         """What a client's repr says between its brackets."""
         settings = self.settings
-        return f"protocol={settings.protocol!r}, base_url={self.hosts!r}, model={settings.default_model!r}"
+        hosts = tuple(re.sub(r"\?.*", "?…", host) for host in self.hosts)  # a query may hold a key
+        return f"protocol={settings.protocol!r}, base_url={hosts!r}, model={settings.default_model!r}"
 
 
 class Call(Generic[T]):
@@ -117,7 +171,11 @@ class Call(Generic[T]):
         service: what is asked.
         endpoint: what it is asked for.
         body: what is sent; None for nothing.
-        timeout, retry, headers: as in `Client.stream`.
+        timeout, retry, headers, max_response_bytes: as in `Client.stream`.
+        query: further parameters of the URL.
+        own_fields: those of the body that the caller has set; no service is asked without them.
+        kept_back: the reader gives nothing out before the end, so even an answer that was cut is asked for again.
+        repeats_timeouts: False where an answer that was awaited in vain is paid for all the same.
 
     Attributes:
         scope: its limits, and the means to stop it.
@@ -138,17 +196,31 @@ class Call(Generic[T]):
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+        max_response_bytes: int | None = DEFAULT,
+        own_fields: Collection[str] = (),
+        kept_back: bool = False,
+        repeats_timeouts: bool = True,
     ) -> None:
         settings = service.settings
         self._service = service
         self._endpoint = endpoint
-        self._content = None if body is None else endpoint.encode(body)
+        self._contents = {} if body is None else {frozenset[str](): endpoint.encode(body)}  # by what is left out
+        self._added = frozenset(name for name in endpoint.added if name in (body or ()) and name not in own_fields)
+        self._refused: frozenset[str] = frozenset()
+        self._host = service.hosts[0]  # that is asked, or was last
+        self._query = checked_query(query)
+        if max_response_bytes is DEFAULT:
+            max_response_bytes = settings.max_response_bytes
+        check_max_response_bytes(max_response_bytes)
+        self._max_response_bytes = max_response_bytes
+        self._kept_back = kept_back
+        self._repeats_timeouts = repeats_timeouts
         own_headers = checked_headers(headers)
         self._headers = {**(settings.headers or {}), **own_headers}
         self._secrets = settings.secrets | Secrets.of(headers=own_headers) if own_headers else settings.secrets
         self._retry = Retry.of(settings.retry if retry is DEFAULT else retry)
         self._attempts = 0
-        self._base_url: str | None = None  # what is being asked
         self._fresh = False  # an idle connection has let this call down
         self._error: ChatAnywhereError | None = None  # why there is no answer to the last attempt
         self._reading: Reading[T] | None = None
@@ -299,8 +371,11 @@ class Call(Generic[T]):
             decoder = self._endpoint.decoder(response.headers.get("content-type", ""))
             self._reading = Reading(response.body, decoder)
             self.response = response
+            if self._refused:
+                refused = self._service.refused
+                refused[self._host] = refused.get(self._host, frozenset()) | self._refused
         else:
-            self._reading = Reading(response.body, ErrorDecoder(response.status_code, response.headers, self._base_url))
+            self._reading = Reading(response.body, ErrorDecoder(response.status_code, response.headers, self._host))
         if data or response.body.complete:  # it may have none
             self._reading.events = self._reading.feed(data)
 
@@ -356,7 +431,14 @@ class Call(Generic[T]):
             if loss is Loss.UNREAD:  # as if that connection had not been there
                 self._attempts -= 1
                 wait: float | None = 0.0
-            elif self.delivered:
+            elif self.delivered and not self._kept_back:
+                wait = None
+            elif refused := self._refused_fields(error):
+                logger.info("asking again without %s, which the service refuses", ", ".join(sorted(refused)))
+                self._refused |= refused
+                self._attempts -= 1
+                wait = 0.0
+            elif not self._repeats_timeouts and self._has_waited(error):
                 wait = None
             else:
                 self.annotate(error)
@@ -370,6 +452,19 @@ class Call(Generic[T]):
         self._error = self._reading = self.exchange = self.response = self.watcher = None
         self.scope.start_attempt()
         return self._next_step()
+
+    def _refused_fields(self, error: ChatAnywhereError) -> frozenset[str]:
+        """The fields that the service does not accept, of those that it was sent unasked."""
+        if not isinstance(error, APIStatusError) or error.status_code not in (400, 422):
+            return frozenset()
+        words = f"{error.message} {error.body}"
+        return frozenset(name for name in self._added - self._left_out() if name in words)
+
+    def _has_waited(self, error: ChatAnywhereError) -> bool:
+        """Whether the request was sent and its answer awaited in vain, here or by a gateway, or until TCP gave up."""
+        if isinstance(error, APIStatusError):
+            return error.status_code in _GATEWAY_TIMEOUTS
+        return self.scope.connected and any(isinstance(each, TimeoutError) for each in (error, error.__cause__))
 
     def _fail(self, error: ChatAnywhereError) -> NoReturn:
         if self.state is not State.WAITING:  # else whoever waits will see it, too
@@ -418,27 +513,35 @@ class Call(Generic[T]):
     def _reuse(self, host: str) -> Exchange | None:
         if self._fresh:
             return None
-        service = self._service
-        return service.transport.reuse(self.scope, self._request(host), service.settings.max_response_bytes)
+        return self._service.transport.reuse(self.scope, self._request(host), self._max_response_bytes)
 
     def _open(self, host: str) -> Exchange | PublicExchange:
-        service = self._service
-        return service.transport.open(self.scope, self._request(host), service.settings.max_response_bytes)
+        return self._service.transport.open(self.scope, self._request(host), self._max_response_bytes)
 
     def _request(self, host: str) -> HTTPRequest:
         endpoint = self._endpoint
-        self._base_url = host
+        self._host = host
         headers = {
             "User-Agent": _USER_AGENT,
             # Compression holds back small pieces.
             "Accept-Encoding": "identity",
-            **endpoint.headers(host, self._service.settings.key),
+            **endpoint.headers(host.partition("?")[0], self._service.settings.key),
         }
         for name, value in self._headers.items():
             for own in [own for own in headers if own.lower() == name.lower()]:
                 del headers[own]
             headers[name] = value
-        return HTTPRequest(endpoint.method, host + endpoint.path, headers, self._content)
+        return HTTPRequest(endpoint.method, endpoint_url(host, endpoint.path, self._query), headers, self._content())
+
+    def _content(self) -> bytes | None:
+        left_out = self._left_out()
+        if self._contents and left_out not in self._contents:
+            self._contents[left_out] = without_fields(self._contents[frozenset()], left_out)
+        return self._contents.get(left_out)
+
+    def _left_out(self) -> frozenset[str]:
+        """The fields that are not sent to the host that is asked."""
+        return self._refused | (self._added & self._service.refused.get(self._host, frozenset()))
 
 
 class Closing(Protocol):

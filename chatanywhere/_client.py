@@ -14,7 +14,7 @@ from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 if TYPE_CHECKING:
     from ._async_client import AsyncClient
     from ._stream import Stream
-    from ._types import Completion, Messages
+    from ._types import Completion, MessagesLike
 
 
 class Client:
@@ -22,13 +22,15 @@ class Client:
 
     It holds configuration and a connection pool. Threads may share it, a process may go on using it after a
     fork, and it pickles: its configuration only, and never the key, which the new process reads from its own
-    environment. What `headers` and `proxy` hold is configuration, secrets included.
+    environment. What `headers` and `proxy` hold is configuration, secrets included. A copy made by `copy` or
+    `deepcopy`, which stays in the process, keeps the key, and has connections of its own.
 
     Args:
         api_key: the key; else `CHATANYWHERE_API_KEY`, else `OPENAI_API_KEY` if `OPENAI_BASE_URL` (or
             `OPENAI_API_BASE`) names a ChatAnywhere host. The `web` protocol sends none.
-        base_url: the host, with or without `/v1` or the full path, or several to try in order while one
-            can't be reached. Without a scheme it is asked over https, this machine (`localhost:8000`) over http.
+        base_url: a host, which gets `/v1`; or with a path, which is taken as it is; or the full URL of chats. A query
+            is sent with every request. Or several of them, to try in order while one can't be reached. Without a
+            scheme it is asked over https, this machine (`localhost:8000`) over http.
             Else `CHATANYWHERE_BASE_URL`, else `OPENAI_BASE_URL` as above, else the live hosts.
         protocol: `"openai"`, the live service, or `"web"`, the original page's backend.
         model: else `CHATANYWHERE_MODEL`, else `gpt-4o-mini` (`gpt-3.5-turbo` on `web`).
@@ -79,27 +81,37 @@ class Client:
 
     def stream(
         self,
-        messages: str | Messages,
+        messages: str | MessagesLike,
         *,
         model: str | None = None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
+        max_response_bytes: int | None = DEFAULT,
         keep_text: bool = True,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Stream:
         """Ask, and return the answer's stream once its headers have come.
 
         Args:
-            messages: a str, which is one user message, or a list of `{"role": …, "content": …}` dicts.
+            messages: a str, which is one user message, or an iterable of them: `{"role": …, "content": …}` dicts,
+                `Completion`s, objects with `model_dump()` (pydantic's, those of OpenAI's library), dataclasses.
             model: instead of the client's.
             timeout: instead of the client's.
             retry: instead of the client's.
             headers: in addition to the client's.
+            max_response_bytes: instead of the client's.
             keep_text: False for an answer so long that its text would fill the memory: the pieces are given out
                 only, and `text`, `reasoning`, `completion.text` and an error's `partial` stay empty.
+            extra_headers: what `headers` is, by the name that OpenAI's library has for it; it comes last.
+            extra_query: parameters of the URL, which replace those of the base URL.
+            extra_body: fields of the JSON body, whatever their names; they replace all others, and None is `null`.
             options: go into the request's JSON body as they are (`temperature`, `max_tokens`, `tools` …);
-                None leaves the field out.
+                None leaves the field out. A keyword that belongs to the constructor, here or in OpenAI's
+                library, is a TypeError that says where it belongs.
 
         Raises:
             ChatAnywhereError: the service can't be reached, is too slow, or answers with an error.
@@ -107,27 +119,69 @@ class Client:
         """
         from ._stream import Stream  # here and not above, for importing the client is to be cheap
 
-        call = self._service.chat(messages, model=model, timeout=timeout, retry=retry, headers=headers, options=options)
+        call = self._service.chat(
+            messages,
+            model=model,
+            timeout=timeout,
+            retry=retry,
+            headers=headers,
+            max_response_bytes=max_response_bytes,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            extra_body=extra_body,
+            options=options,
+        )
         return Stream(call, keep_text=keep_text)
 
     def complete(
         self,
-        messages: str | Messages,
+        messages: str | MessagesLike,
         *,
         model: str | None = None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
+        max_response_bytes: int | None = DEFAULT,
+        stream: bool = True,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Completion:
-        """Ask, and return the whole answer. Arguments and errors are those of `stream`."""
-        with self.stream(messages, model=model, timeout=timeout, retry=retry, headers=headers, **options) as stream:
-            for _ in stream:
+        """Ask, and return the whole answer. Arguments and errors are those of `stream`.
+
+        Nothing is given out before the end of the answer, so one that was cut is asked for again.
+
+        `stream=False` asks for one JSON object, for models that can't be streamed. A model that thinks is silent then,
+        so the `read` limit is off: the call is bounded by `total`. A gateway's timeout (504, 524) is not followed by
+        another attempt, which would be billed again.
+
+        Raises:
+            RuntimeError: `stream=False` on the `web` protocol, which can only stream.
+        """
+        from ._stream import Stream
+
+        call = self._service.chat(
+            messages,
+            model=model,
+            timeout=timeout,
+            retry=retry,
+            headers=headers,
+            max_response_bytes=max_response_bytes,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            extra_body=extra_body,
+            stream=stream,
+            kept_back=True,
+            options=options,
+        )
+        with Stream(call) as answer:
+            for _ in answer:
                 pass
-            return stream.completion
+            return answer.completion
 
     def models(self) -> list[str]:
-        """Ask the service which models it has (`GET /v1/models`), and return their ids.
+        """Ask the service which models it has (`GET …/models`), and return their ids.
 
         Raises:
             ChatAnywhereError: it can't be reached, or answers with an error.
@@ -154,6 +208,14 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __copy__(self) -> Client:
+        duplicate = type(self).__new__(type(self))
+        duplicate._service = Service(self._service.settings)
+        return duplicate
+
+    def __deepcopy__(self, memo: object) -> Client:
+        return self.__copy__()
 
     def __getstate__(self) -> dict[str, Any]:
         return self._service.settings.arguments()

@@ -11,17 +11,19 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote_plus, urlencode, urlsplit
 
 from ._errors import AuthenticationError
 from ._http.environment import checked_proxy
 from ._policy import Retry, RetryLike, Timeout, TimeoutLike
-from ._protocols import NAMES, find_protocol
+from ._protocols import find_protocol
 from ._protocols.protocol import ChatProtocol
 from ._protocols.service import HOST, KEY_PAGE
 from ._secrets import Secrets, without_password
 
 Url: TypeAlias = "str | Sequence[str]"
+
+_QUOTES = tuple("\"'`“”‘’„«»")
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "api_key": ((str, type(None)), "a str"),
@@ -32,8 +34,38 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "headers": ((Mapping, type(None)), "a dict"),
     "max_response_bytes": ((int, type(None)), "an int, or None for no limit"),
     "keepalive_expiry": ((int, float, type(None)), "a number of seconds, or None for no limit"),
+    "stream": ((bool,), "True or False"),
+    "extra_headers": ((Mapping, type(None)), "a dict"),
+    "extra_query": ((Mapping, type(None)), "a dict"),
+    "extra_body": ((Mapping, type(None)), "a dict"),
 }
 """The types of the arguments that need a look, and how to say them."""
+
+_SETTINGS = ("api_key", "base_url", "protocol", "proxy", "verify", "keepalive_expiry")
+
+_MISPLACED: dict[str, str] = {
+    "stream": "stream() always streams, and complete(stream=False) asks for one JSON object",
+    "keep_text": "it belongs to stream()",
+    **{name: f"it belongs to the client: Client({name}=…)" for name in _SETTINGS},
+    "max_threads": "it belongs to the client: AsyncClient(max_threads=…)",
+    "max_retries": "use retry=, which is the number of attempts in all",
+    "request_timeout": "use timeout=",
+    "http_client": "this client makes its own connections: use Client(proxy=…, verify=…)",
+    "proxies": "use Client(proxy=…)",
+    "default_headers": "use Client(headers=…)",
+    "default_query": "put it into the base URL: Client(base_url='https://host/v1?name=value')",
+    "organization": "use headers={'OpenAI-Organization': …}",
+    "project": "use headers={'OpenAI-Project': …}",
+    **dict.fromkeys(("api_base", "azure_endpoint", "websocket_base_url"), "use Client(base_url=…)"),
+    "azure_deployment": "put it into the base URL: Client(base_url='https://host/openai/deployments/name')",
+    "api_version": "put it into the base URL: Client(base_url='https://host/openai?api-version=…')",
+    "api_type": "choose by Client(base_url=…)",
+    **dict.fromkeys(("admin_api_key", "azure_ad_token", "azure_ad_token_provider"), "use Client(api_key=…)"),
+    "workload_identity": "use Client(api_key=…)",
+    "webhook_secret": "this client receives no webhooks",
+}
+"""Keywords that belong elsewhere, or that OpenAI's library has for something else than a field of the body, and where
+they belong. No service has a field of such a name; if one ever has, `extra_body` sends it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +74,8 @@ class Settings:
 
     Attributes:
         wire: the protocol.
-        hosts: the base URLs, in the order in which they are to be tried.
+        hosts: the base URLs, what precedes an endpoint's path, with their queries; in the order in which they are
+            to be tried.
         key: the key to send, None if there is none.
         default_model: the model of calls that name none.
         ca: whether certificates are verified, or the path of what they are verified with.
@@ -72,11 +105,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         wire = find_protocol(self.protocol)
-        check_types(**{name: getattr(self, name) for name in _TYPES})
-        if self.max_response_bytes is not None and self.max_response_bytes < 1:
-            raise ValueError(
-                f"max_response_bytes={self.max_response_bytes}: a positive number of bytes, or None for no limit"
-            )
+        check_types(**{each.name: getattr(self, each.name) for each in fields(self) if each.name in _TYPES})
+        check_max_response_bytes(self.max_response_bytes)
         if self.keepalive_expiry is not None and not 0 <= self.keepalive_expiry < math.inf:  # nor nan
             raise ValueError(f"keepalive_expiry={self.keepalive_expiry}: seconds, at least 0, or None for no limit")
         base_url = self.base_url if self.base_url is None or isinstance(self.base_url, str) else tuple(self.base_url)
@@ -107,7 +137,7 @@ class Settings:
         """
         if self.wire.needs_key and self.key is None:
             ours = all(map(_is_service, self.hosts))
-            wanted = "" if ours else f" for {', '.join(self.hosts)}"
+            wanted = "" if ours else f" for {_shown(self.hosts)}"
             source = f". Keys are given out at {KEY_PAGE}" if ours else ""
             raise AuthenticationError(
                 f"no API key{wanted}: set CHATANYWHERE_API_KEY or pass api_key={source}{_why_not_theirs(self.hosts)}",
@@ -129,6 +159,53 @@ def check_types(**arguments: object) -> None:
         types, words = _TYPES[name]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise TypeError(f"{name} must be {words}, not {type(value).__name__}")
+
+
+def check_max_response_bytes(limit: int | None) -> None:
+    """Hold a limit of a client or a call against what it may be.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    check_types(max_response_bytes=limit)
+    if limit is not None and limit < 1:
+        raise ValueError(f"max_response_bytes={limit}: a positive number of bytes, or None for no limit")
+
+
+def check_options(options: Iterable[str]) -> None:
+    """See to it that the options of a call are meant for the body of its request.
+
+    Raises:
+        TypeError: one is not; the message says where it belongs.
+    """
+    for name in options:
+        if name in _MISPLACED:
+            raise TypeError(f"{name}= is not an option of this call: {_MISPLACED[name]}")
+
+
+def checked_query(query: Mapping[str, object] | None) -> list[tuple[str, str]]:
+    """Return the parameters of `extra_query` one by one, written as OpenAI's library does.
+
+    Lists are `name[]`, mappings `name[key]`; what is None or empty is left out.
+
+    Raises:
+        ValueError: one can't be sent.
+    """
+    parameters = []
+    pending = list((query or {}).items())
+    while pending:
+        name, value = pending.pop(0)
+        if isinstance(value, Mapping):
+            pending[:0] = [(f"{name}[{key}]", item) for key, item in value.items()]
+        elif isinstance(value, (list, tuple)):
+            pending[:0] = [(f"{name}[]", item) for item in value]
+        elif value is not None and value != "":
+            parameters.append((str(name), str(value).lower() if isinstance(value, bool) else str(value)))
+    try:
+        urlencode(parameters)
+    except UnicodeEncodeError:
+        raise ValueError("extra_query has half a character, which no URL can have") from None
+    return parameters
 
 
 def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
@@ -173,11 +250,13 @@ def _find_service(wire: ChatProtocol, base_url: Url | None, api_key: str | None)
         their_url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
         if their_url and _is_service(their_url):
             urls = their_url if urls is None else urls
-            if key is None and all(map(_is_service, _hosts(urls))):
+            if key is None and all(map(_is_service, _hosts(wire, urls))):
                 key = os.environ.get("OPENAI_API_KEY")
-    hosts = _hosts(wire.base_urls if urls is None else urls)
+    hosts = _hosts(wire, wire.base_urls if urls is None else urls)
     if key is not None:
         key = key.strip()
+        if key[:1] in _QUOTES or key[-1:] in _QUOTES:
+            raise ValueError("the API key is in quotes, as a line of an env file may have it: take them off")
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError(
                 "the API key has a character that no key has (a space, a line break, not ASCII): copy it anew"
@@ -193,11 +272,16 @@ def _why_not_theirs(hosts: Sequence[str]) -> str:
         return ""
     their_url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
     if their_url and _is_service(their_url):
-        reason = f"goes to ChatAnywhere's hosts only, and base_url is {', '.join(hosts)}"
+        reason = f"goes to ChatAnywhere's hosts only, and base_url is {_shown(hosts)}"
     else:
         said = f"is {without_password(their_url)}" if their_url else "is not set"
         reason = f"is used only if OPENAI_BASE_URL names one of ChatAnywhere's hosts, and that {said}"
     return f". OPENAI_API_KEY is set, but {reason}"
+
+
+def _shown(hosts: Sequence[str]) -> str:
+    """Base URLs as an error may show them: without their queries, which may hold a key."""
+    return ", ".join(host.partition("?")[0] for host in hosts)
 
 
 def _warn(message: str) -> None:
@@ -225,17 +309,18 @@ def _is_loopback(parts: SplitResult) -> bool:
         return name == "localhost" or name.endswith(".localhost")
 
 
-def _hosts(urls: Url) -> tuple[str, ...]:
-    hosts = tuple(_host(url) for url in ([urls] if isinstance(urls, str) else urls))
+def _hosts(wire: ChatProtocol, urls: Url) -> tuple[str, ...]:
+    hosts = tuple(_base_url(wire, url) for url in ([urls] if isinstance(urls, str) else urls))
     if not hosts:
         raise ValueError("base_url is empty: give a URL, or None for the live hosts")
     return tuple(dict.fromkeys(hosts))
 
 
-def _host(url: str) -> str:
-    """Bring the spellings of a base URL to one: scheme, host and port, and what stands before `/v1`.
+def _base_url(wire: ChatProtocol, url: str) -> str:
+    """Bring the spellings of a base URL to one: what precedes the path of an endpoint, and the query if there is one.
 
-    Where no scheme is given it is `https`, but `http` for this machine, whose servers seldom have a certificate.
+    A bare host gets the protocol's root, any other path is taken as it is. Where no scheme is given it is `https`,
+    but `http` for this machine, whose servers seldom have a certificate.
     """
     if not isinstance(url, str):
         raise TypeError(f"base_url must be a str or several, not {type(url).__name__}")
@@ -243,14 +328,34 @@ def _host(url: str) -> str:
     parts = _split(text if "://" in text else f"https://{text}")
     if parts and "://" not in text and _is_loopback(parts):
         parts = parts._replace(scheme="http")
-    if not parts or parts.scheme not in ("http", "https"):
-        raise ValueError(f"base_url={without_password(url)!r}: not a URL such as https://api.chatanywhere.tech")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("base_url must have no user, password, query or fragment: the key goes into api_key=")
-    path = parts.path.rstrip("/")
-    endings = (*(find_protocol(name).chat.path.rstrip("/") for name in NAMES), "/v1")
-    ending = next((ending for ending in endings if path.endswith(ending)), "")
-    return f"{parts.scheme}://{parts.netloc}{path.removesuffix(ending)}"
+    if not parts or parts.scheme not in ("http", "https") or not text.isprintable():
+        raise ValueError(f"base_url={without_password(url)!r}: not a URL such as https://api.chatanywhere.tech/v1")
+    if "@" in parts.netloc or parts.fragment:
+        raise ValueError("base_url must have no user, password or fragment: the key goes into api_key=")
+    path, full = parts.path.rstrip("/"), wire.chat.path.rstrip("/")
+    if path.endswith(full):
+        path = path.removesuffix(full)
+    elif not wire.root:
+        path = path.removesuffix("/v1")  # such a protocol has it in the paths of its endpoints
+    else:
+        path = path or wire.root
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}{path}{query}"
+
+
+def endpoint_url(base_url: str, path: str, query: Sequence[tuple[str, str]] = ()) -> str:
+    """Return where an endpoint is.
+
+    Args:
+        base_url: one of `Settings.hosts`.
+        path: the endpoint's.
+        query: further parameters; they replace those of the base URL that have the same names.
+    """
+    base, _, own = base_url.partition("?")
+    names = {name for name, _ in query}
+    parts = [part for part in own.split("&") if unquote_plus(part.partition("=")[0]) not in names]
+    whole = "&".join(part for part in (*parts, urlencode(query)) if part)
+    return f"{base}{path}?{whole}" if whole else base + path
 
 
 def _split(url: str) -> SplitResult | None:

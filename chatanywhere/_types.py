@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 Message: TypeAlias = Mapping[str, Any]
 """One turn: `{"role": "user", "content": "…"}`; further keys are sent as they are."""
 
 Messages: TypeAlias = Sequence[Message]
 """A conversation, oldest turn first."""
+
+
+class Dumpable(Protocol):
+    """An object that tells what it is made of, as those of pydantic do."""
+
+    def model_dump(self) -> Any:
+        """Return it as a dict."""
+
+
+class DataclassInstance(Protocol):
+    """An instance of any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+MessagesLike: TypeAlias = Iterable[Message | Dumpable | DataclassInstance]
+"""A conversation as callers have it; a `Completion` is a dataclass too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,19 +10,24 @@ from dataclasses import fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._call import Service
+from ._call import Call, Service
 from ._config import Settings
 from ._protocols import find_protocol
 from ._protocols.openai import MODELS
 from ._stream import Stream
-from ._types import Messages
+from ._types import Event, Messages
 from .typing import AsyncResult, CreateResult
 
 if TYPE_CHECKING:
     from ._async_client import AsyncStream, Workers
 
+_LIVE_URL = "https://api.chatanywhere.tech"
+
 _SETTINGS = frozenset(each.name for each in fields(Settings) if each.init) - {"model", "protocol"}
 """What goes to the settings of the client; all else goes into the body."""
+
+_EXTRA = ("extra_headers", "extra_query", "extra_body")
+"""What is for a call, and not for the body as it is."""
 
 _FOR_G4F = frozenset(
     (
@@ -118,15 +123,22 @@ class _ServiceProvider(AsyncGeneratorProvider):
 
         Arguments and errors are those of `create_async_generator`.
         """
-        service, options = cls._split(kwargs)
+        service, call = cls._call(model, messages, kwargs)
         try:
-            with Stream(service.chat(messages, model=model or None, options=options)) as answer:
+            with Stream(call) as answer:
                 if stream:
                     yield from answer
                 else:
                     yield "".join(answer)
         finally:
             service.close()
+
+    @classmethod
+    def _call(cls, model: str, messages: Messages, arguments: dict[str, Any]) -> tuple[Service, Call[Event]]:
+        """Prepare a chat with a service of its own."""
+        service, options = cls._split(arguments)
+        extra = {name: options.pop(name) for name in _EXTRA if name in options}
+        return service, service.chat(messages, model=model or None, **extra, options=options)
 
     @classmethod
     def _split(cls, arguments: dict[str, Any]) -> tuple[Service, dict[str, Any]]:
@@ -142,8 +154,8 @@ class _ServiceProvider(AsyncGeneratorProvider):
         def ask() -> AsyncStream:
             from ._async_client import AsyncStream
 
-            service, options = cls._split(arguments)
-            return AsyncStream(service.chat(messages, model=model or None, options=options), _workers())
+            _, call = cls._call(model, messages, arguments)
+            return AsyncStream(call, _workers())
 
         return _Pieces(ask)
 
@@ -257,7 +269,7 @@ class ChatAnywhere(_ServiceProvider):
 class ChatAnywhereAPI(_ServiceProvider):
     """The live service."""
 
-    url = "https://api.chatanywhere.tech"
+    url = _LIVE_URL
     supports_gpt_35_turbo = True
     supports_message_history = True
     supports_stream = True
@@ -285,7 +297,8 @@ class ChatAnywhereAPI(_ServiceProvider):
             timeout: seconds for the whole answer, None for no limit.
             temperature: of the model; None leaves it to the service.
             api_key: else the environment's `CHATANYWHERE_API_KEY`.
-            kwargs: go into the request's JSON body; `base_url` names another host.
+            kwargs: go into the request's JSON body; `base_url` names another host, before the environment's
+                `CHATANYWHERE_BASE_URL`, unless the class has a `url` of its own.
 
         Raises:
             ChatAnywhereError, ValueError: while it is iterated; see `Client.stream`.
@@ -309,4 +322,6 @@ class ChatAnywhereAPI(_ServiceProvider):
 
     @classmethod
     def _service(cls, *, base_url: str | None = None, **settings: Any) -> Service:
-        return Service(Settings(protocol="openai", base_url=base_url or cls.url, **settings))
+        # Nobody has chosen the live URL: the environment may name a host, and there is more than one live host.
+        chosen = base_url or (None if cls.url == _LIVE_URL else cls.url)
+        return Service(Settings(protocol="openai", base_url=chosen, **settings))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
+import pickle
 import re
 import socket
 import sys
@@ -91,7 +91,7 @@ def test_a_server_on_this_machine_needs_no_scheme(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "base_url",
-    ["ftp://host", "https://", "https://host:port", "https://host:99999", "https://host?x=1", "https://u:p@host", []],
+    ["ftp://host", "https://", "https://host:port", "https://host:99999", "https://host#x", "https://u:p@host", []],
 )
 def test_what_is_no_base_url_is_refused(base_url: Any) -> None:
     """A base URL that can't be used is a ValueError that says what one looks like."""
@@ -260,8 +260,7 @@ def test_the_model_is_chosen_by_call_client_and_environment(
         (5, {}, TypeError, "messages"),
         ({"role": "user"}, {}, TypeError, "messages"),
         (b"Hi", {}, TypeError, "messages"),
-        ("Hi", {"stream": False}, TypeError, r"complete\(\)"),
-        ("Hi", {"n": 2}, ValueError, "several calls"),
+        ("Hi", {"stream": False}, TypeError, r"complete\(stream=False\)"),
         ("Hi", {"stop": object()}, TypeError, "JSON"),
         ("Hi", {"temperature": float("nan")}, ValueError, "JSON"),
         ("Hi", {"timeout": 0}, ValueError, "None for no limit"),
@@ -518,10 +517,10 @@ def test_a_forgotten_client_closes_its_connections() -> None:
             assert closed.wait(5)
 
 
-def test_a_copied_client_reads_its_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies, like pickles, carry the configuration without the key."""
+def test_a_pickled_client_reads_its_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pickles carry the configuration without the key."""
     monkeypatch.setenv("CHATANYWHERE_API_KEY", "from-the-environment")
-    duplicate = copy.copy(Client("from-the-argument", model="m1", base_url="https://a.example"))
+    duplicate = pickle.loads(pickle.dumps(Client("from-the-argument", model="m1", base_url="https://a.example")))
     request = sent(duplicate)
     assert request.headers["Authorization"] == "Bearer from-the-environment"
     assert request.url.startswith("https://a.example")

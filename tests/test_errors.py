@@ -415,7 +415,7 @@ def test_a_foreign_error_within_an_answer_keeps_the_text(exc: Exception, error: 
     with responses.RequestsMock() as mock:
         mock.post(CHAT, body=io.BufferedReader(Breaking(exc)), content_type="text/event-stream")
         with pytest.raises(error) as caught:
-            Client("k", base_url=URL).complete("Hello")
+            list(Client("k", base_url=URL).stream("Hello"))
     assert type(caught.value) is error
     assert caught.value.partial == "天若有情"
     assert getattr(caught.value, "phase", "read") == "read"

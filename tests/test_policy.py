@@ -282,10 +282,12 @@ def test_a_refused_connection_is_tried_again(caplog: pytest.LogCaptureFixture) -
 def test_nothing_is_asked_again_once_text_was_delivered(fault: Fault, error: type[ChatAnywhereError]) -> None:
     """A failure behind the first text is raised, so that no text comes twice."""
     with LoopbackServer(lambda _: ["one ", "two"], faults=[fault]) as server:
-        outcome = failure(Client("k", base_url=server.url, retry=AT_ONCE, timeout=Timeout(read=0.2)))
+        client = Client("k", base_url=server.url, retry=AT_ONCE, timeout=Timeout(read=0.2))
+        with pytest.raises(error) as caught:
+            list(client.stream("Hello"))
         assert len(server.requests) == 1
-    assert type(outcome) is error
-    assert (outcome.partial, outcome.attempts) == ("one ", 1)
+    assert type(caught.value) is error
+    assert (caught.value.partial, caught.value.attempts) == ("one ", 1)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,8 @@ MAY_IMPORT: dict[str, str | None] = {
     "_http.sockets _http.socks",
     "_http.receiver": "_errors _http.exchange",
     "_protocols": "_protocols.protocol",
-    "_protocols.protocol": "_errors _types",
+    "_protocols.json_body": "_types",
+    "_protocols.protocol": "_errors _types _protocols.json_body",
     "_protocols.sse": "",
     "_protocols.text": "_errors _types _protocols.service",
     "_protocols.envelope": "",
@@ -53,7 +54,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_config": "_errors _policy _secrets _http.environment _protocols _protocols.protocol _protocols.service",
     "_reading": "_errors _http.body _protocols.protocol _protocols.service",
     "_call": "_errors _types _policy _secrets _config _reading _http.exchange _http.scope _http.transport "
-    "_protocols.protocol _protocols.service",
+    "_protocols.json_body _protocols.protocol _protocols.service",
     "_stream": "_errors _types _accumulator _http.exchange _call",
     "_client": "_types _policy _config _protocols.openai _call _stream _async_client",  # the last in as_async()
     "_async_client": "_errors _types _policy _config _call _stream _http.exchange _http.receiver _http.scope "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import Literal, NoReturn
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
 
 from chatanywhere import (
     APIStatusError,
@@ -68,6 +69,30 @@ async def provider(messages: Messages) -> None:
     pieces: CreateResult = ChatAnywhere.create_completion("", messages)
     for piece in pieces:
         print(piece)
+
+
+@dataclass
+class Turn:
+    role: str
+    content: str
+
+
+class Dumped:
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        return {"role": "user", "content": mode}
+
+
+def options(client: Client, asked: Completion, read_only: Mapping[str, Any]) -> Completion:
+    messages: list[Message | Completion | Turn | Dumped] = [
+        {"role": "user", "content": "Hi"},
+        asked,
+        Turn("user", "Hi"),
+    ]
+    client.stream(message for message in (*messages, Dumped(), read_only))
+    client.stream(
+        "Hello", max_response_bytes=None, extra_headers={"X": "1"}, extra_query={"a": 1}, extra_body=read_only
+    )
+    return client.complete(messages, stream=False, max_response_bytes=1 << 20)
 
 
 def failure(error: ChatAnywhereError) -> tuple[str, int]:
@@ -151,6 +176,9 @@ def mistakes(client: Client, asynchronous_client: AsyncClient) -> None:
     client.stream(1)  # type: ignore[arg-type]
     client.stream("Hello", timeout="5")  # type: ignore[arg-type]
     client.complete("Hello", retry="often")  # type: ignore[arg-type]
+    client.complete("Hello", stream="no")  # type: ignore[arg-type]
+    client.complete(["Hello"])  # type: ignore[list-item]
+    client.stream("Hello", extra_headers={"X": 1})  # type: ignore[dict-item]
     Client(protocol="gopher")  # type: ignore[arg-type]
     with asynchronous_client.stream("Hello"):  # type: ignore[attr-defined]
         pass

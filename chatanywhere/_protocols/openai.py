@@ -26,7 +26,7 @@ def _model_ids(answer: Any) -> list[str]:
     return ids
 
 
-MODELS = Endpoint("GET", "/v1/models", lambda _: JSONDecoder(_model_ids, "a list of models"))
+MODELS = Endpoint("GET", "/models", lambda _: JSONDecoder(_model_ids, "a list of models"))
 """Lists the models."""
 
 
@@ -40,15 +40,14 @@ def _chat_decoder(content_type: str) -> Decoder[Event]:
 class OpenAIProtocol(ChatProtocol):
     name = "openai"
     base_urls = ("https://api.chatanywhere.tech", "https://api.chatanywhere.org")
+    root = "/v1"
     default_model = "gpt-4o-mini"
     needs_key = True
-    chat = Endpoint("POST", "/v1/chat/completions", _chat_decoder, _chat_headers)
+    chat = Endpoint("POST", "/chat/completions", _chat_decoder, _chat_headers, added=("stream_options",))
 
     def body(self, messages: Messages, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        if options.get("n") not in (None, 1):
-            raise ValueError(f"n={options['n']!r}: a stream carries one answer; make several calls instead")
-        # Without include_usage the service does not say what the call cost.
-        usage = {"stream_options": {"include_usage": True}}
+        # Without include_usage a stream does not say what the call cost.
+        usage = {"stream_options": {"include_usage": True}} if options.get("stream", True) else {}
         return {"model": model, "messages": messages, "stream": True, **usage, **options}
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from .._errors import ProtocolError
+from .json_body import encode_json, fields_of, tool_call_fields
 
 if TYPE_CHECKING:
-    from .._types import Event, Messages
+    from .._types import Completion, Event, Message, Messages, MessagesLike
 
 T = TypeVar("T")
 
@@ -63,18 +64,6 @@ class JSONDecoder(Generic[T]):
             raise ProtocolError(f"the answer is not {self._what}") from exc
 
 
-def encode_json(body: Mapping[str, Any]) -> bytes:
-    """Write a request's body; a field that is None is left out.
-
-    Raises:
-        TypeError, ValueError: a value has no JSON.
-    """
-    try:
-        return json.dumps({name: value for name, value in body.items() if value is not None}, allow_nan=False).encode()
-    except (TypeError, ValueError) as exc:
-        raise type(exc)(f"the request can't be sent as JSON: {exc}") from exc
-
-
 def bearer(base_url: str, api_key: str | None) -> dict[str, str]:
     """The headers of a JSON request that carries the key as OpenAI's API wants it."""
     return {"Accept": "application/json", "Content-Type": "application/json", "Authorization": f"Bearer {api_key}"}
@@ -86,10 +75,12 @@ class Endpoint(Generic[T]):
 
     Attributes:
         method: the HTTP method; `"GET"` sends no body.
-        path: what follows the base URL.
+        path: what follows the base URL, such as `https://host/v1`.
         decoder: makes a decoder for an answer with this `Content-Type`.
         headers: makes the headers of a request from the base URL and the key; this is how the key is sent.
         encode: writes the body.
+        added: fields of the body that the caller has not asked for, and that the answer is worth having without: a
+            service that refuses one is asked again without it.
     """
 
     method: str
@@ -97,6 +88,7 @@ class Endpoint(Generic[T]):
     decoder: Callable[[str], Decoder[T]]
     headers: Callable[[str, str | None], dict[str, str]] = bearer
     encode: Callable[[Mapping[str, Any]], bytes] = encode_json
+    added: tuple[str, ...] = ()
 
 
 class ChatProtocol(ABC):
@@ -105,14 +97,16 @@ class ChatProtocol(ABC):
     Attributes:
         name: as in `Client(protocol=…)`.
         base_urls: where the service speaks it, in the order in which they are tried.
+        root: the path of a base URL that names no more than a host; the endpoints' paths follow it.
         default_model: for callers who name none.
         needs_key: whether requests carry a key.
         chat: the endpoint of chats.
-        chats_only: whether there are no other endpoints.
+        chats_only: whether there is nothing but chats that are streamed.
     """
 
     name: str
     base_urls: Sequence[str]
+    root: str = ""
     default_model: str
     needs_key: bool
     chat: Endpoint[Event]
@@ -120,30 +114,59 @@ class ChatProtocol(ABC):
 
     @abstractmethod
     def body(self, messages: Messages, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON body of a chat.
+        """The JSON body of a chat; options overrule what the protocol sends by itself.
 
         Raises:
-            ValueError: the model or an option can't be sent.
+            ValueError: the model can't be sent.
         """
 
 
-def as_messages(messages: str | Messages) -> Messages:
-    """Read what a caller passes as messages: a str is one user message, a list is taken as it is.
+def as_messages(messages: str | MessagesLike) -> Messages:
+    """Read what a caller passes as messages: a str is one user message, an iterable is read to its end.
+
+    A message is a mapping, which is taken as it is, a `Completion`, an object with `model_dump()`, or a dataclass.
 
     Raises:
         TypeError, ValueError: it is not a conversation; the message names the index of the bad turn.
     """
+    from .._types import Completion  # here and not above, for importing the client is to be cheap
+
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
-    if not isinstance(messages, Sequence) or isinstance(messages, bytes):
+    alone = isinstance(messages, (bytes, bytearray, memoryview, Mapping, Completion)) or hasattr(messages, "model_dump")
+    if alone or not isinstance(messages, Iterable):
         raise TypeError(f"messages must be a str or a list of dicts, not {type(messages).__name__}")
-    if not messages:
+    turns = [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    if not turns:
         raise ValueError("messages is empty: there is no message at index 0 to answer")
-    for index, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise TypeError(f"messages[{index}] must be a dict with 'role' and 'content', not {type(message).__name__}")
-        if "role" not in message:
-            raise ValueError(f"messages[{index}] has no 'role': one of 'system', 'user', 'assistant' is usual")
-        if not isinstance(message["role"], str):
-            raise ValueError(f"messages[{index}]['role'] must be a str, not {type(message['role']).__name__}")
-    return cast("Messages", messages)
+    return turns
+
+
+def _message(message: object, place: str) -> Message:
+    from .._types import Completion
+
+    if isinstance(message, Mapping):
+        fields = message
+    elif isinstance(message, Completion):
+        fields = _assistant_message(message)
+    else:
+        fields = fields_of(message)
+    if not isinstance(fields, Mapping):
+        raise TypeError(f"{place} must be a dict with 'role' and 'content', not {type(message).__name__}")
+    if "role" not in fields:
+        raise ValueError(f"{place} has no 'role': one of 'system', 'user', 'assistant' is usual")
+    if not isinstance(fields["role"], str):
+        raise ValueError(f"{place}['role'] must be a str, not {type(fields['role']).__name__}")
+    return (
+        {"content": None, **fields} if hasattr(message, "content") else fields
+    )  # some servers want it with tool calls
+
+
+def _assistant_message(completion: Completion) -> Message:
+    message: Message | None = getattr(completion, "message", None)
+    if message is not None:
+        return message
+    if not completion.tool_calls:
+        return {"role": "assistant", "content": completion.text}
+    calls = [tool_call_fields(call) for call in completion.tool_calls]
+    return {"role": "assistant", "content": completion.text or None, "tool_calls": calls}

@@ -61,7 +61,7 @@ def test_a_str_is_one_user_message() -> None:
 )
 def test_a_conversation_is_taken_as_it_is(messages: Sequence[Mapping[str, Any]]) -> None:
     """Turns are sent unchanged, with whatever keys they have; only a role is needed."""
-    assert as_messages(messages) is messages
+    assert as_messages(messages) == list(messages)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_conversation_is_taken_as_it_is(messages: Sequence[Mapping[str, Any]])
         (None, TypeError, "NoneType"),
         (b"Hi", TypeError, "bytes"),
         (QUESTION[0], TypeError, "dict"),
-        (iter(QUESTION), TypeError, "iterator"),
+        (iter(()), ValueError, "empty"),
         ([], ValueError, "empty"),
         (["Hi"], TypeError, r"messages\[0\].*str"),
         ([*QUESTION, None], TypeError, r"messages\[1\].*NoneType"),
@@ -173,18 +173,6 @@ def test_options_go_into_the_body(protocol: str, options: dict[str, Any]) -> Non
     wire = find_protocol(protocol)
     body = wire.body(QUESTION, wire.default_model, options)
     assert {name: body[name] for name in options} == options
-
-
-@pytest.mark.parametrize("n", [0, 2])
-def test_several_answers_at_once_are_refused(n: int) -> None:
-    """A stream carries one answer, so no other `n` is sent."""
-    with pytest.raises(ValueError, match=f"n={n}"):
-        OPENAI.body(QUESTION, "gpt-4o-mini", {"n": n})
-
-
-def test_an_n_that_is_left_out_is_not_refused() -> None:
-    """None stands for leaving an option out, for `n` as for any other."""
-    assert OPENAI.body(QUESTION, "gpt-4o-mini", {"n": None})["n"] is None
 
 
 # Answers: text ------------------------------------------------------------------------------------------------
