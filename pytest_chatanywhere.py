@@ -1,4 +1,4 @@
-"""pytest fixtures: a stand-in for the service, and a client of it.
+"""pytest fixtures: a stand-in for the service, and clients of it.
 
 Outside the package, because pytest imports its plugins at every start, and the package when a fixture is used.
 """
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from chatanywhere import Client
+    from chatanywhere import AsyncClient, Client
     from chatanywhere.testing import LoopbackServer
 
 _MARKER = (
     "chatanywhere(replies=None, *, faults=(), delay=0.0, protocol='openai'): what the fixture chatanywhere_server "
-    "answers, by the arguments of a LoopbackServer, and what chatanywhere_client speaks, 'openai' or 'web'."
+    "answers, by the arguments of a LoopbackServer, and what the clients of it speak, 'openai' or 'web'."
 )
 
 
@@ -56,6 +56,15 @@ def chatanywhere_client(request: pytest.FixtureRequest, chatanywhere_server: Loo
         proxy="",  # one that the environment names can't reach a server on this machine
     ) as client:
         yield client
+
+
+@pytest.fixture
+def chatanywhere_async_client(chatanywhere_client: Client) -> AsyncClient:
+    """The same as a `chatanywhere.AsyncClient`, for any event loop; it needs no plugin that runs one.
+
+    It shares the connections of `chatanywhere_client`, which are closed when the test is over.
+    """
+    return chatanywhere_client.as_async()
 
 
 def _marked(request: pytest.FixtureRequest) -> tuple[tuple[Any, ...], dict[str, Any]]:

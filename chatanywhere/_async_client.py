@@ -27,7 +27,7 @@ from ._http.receiver import Receiver, receiver, thread_safe
 from ._http.scope import CallScope
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 from ._protocols.openai import MODELS
-from ._stream import BaseStream
+from ._stream import BaseStream, leave_text
 from ._types import Completion, Event, MessagesLike, TextDelta
 
 T = TypeVar("T")
@@ -252,9 +252,19 @@ class AsyncStream(BaseStream):
         """
         return _Events(self)
 
+    async def read(self) -> Completion:
+        """Read to the end, and return the whole answer; see `Stream.read`."""
+        async for _ in self:
+            pass
+        return self.completion
+
     async def aclose(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
-        self.cancel()
+        self._close()
+
+    async def close(self) -> None:
+        """Another name of `aclose`."""
+        await self.aclose()
 
     async def __aenter__(self) -> AsyncStream:
         while self._call.response is None:
@@ -381,7 +391,10 @@ class AsyncClient:
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Completion:
-        """Ask, and return the whole answer; see `Client.complete`."""
+        """Ask, and return the whole answer; see `Client.complete`.
+
+        What cancels the task, and whatever else interrupts it from outside, has the text so far as `partial`.
+        """
         call = self._service.chat(
             messages,
             model=model,
@@ -396,10 +409,13 @@ class AsyncClient:
             kept_back=True,
             options=options,
         )
-        async with AsyncStream(call, self._workers) as answer:
-            async for _ in answer:
-                pass
-            return answer.completion
+        answer = AsyncStream(call, self._workers)
+        try:
+            async with answer:
+                return await answer.read()
+        except BaseException as interrupt:
+            leave_text(interrupt, answer)
+            raise
 
     async def models(self) -> list[str]:
         """Ask the service which models it has; see `Client.models`."""
@@ -408,6 +424,10 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Close the pooled connections; the next call opens new ones."""
         self._service.close()
+
+    async def close(self) -> None:
+        """Another name of `aclose`."""
+        await self.aclose()
 
     async def __aenter__(self) -> AsyncClient:
         return self

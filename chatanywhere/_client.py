@@ -156,29 +156,34 @@ class Client:
         so the `read` limit is off: the call is bounded by `total`. A gateway's timeout (504, 524) is not followed by
         another attempt, which would be billed again.
 
+        A `KeyboardInterrupt`, and whatever else interrupts it from outside, has the text so far as `partial`.
+
         Raises:
             RuntimeError: `stream=False` on the `web` protocol, which can only stream.
         """
-        from ._stream import Stream
+        from ._stream import Stream, leave_text
 
-        call = self._service.chat(
-            messages,
-            model=model,
-            timeout=timeout,
-            retry=retry,
-            headers=headers,
-            max_response_bytes=max_response_bytes,
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            extra_body=extra_body,
-            stream=stream,
-            kept_back=True,
-            options=options,
-        )
-        with Stream(call) as answer:
-            for _ in answer:
-                pass
-            return answer.completion
+        answer = None
+        try:
+            call = self._service.chat(
+                messages,
+                model=model,
+                timeout=timeout,
+                retry=retry,
+                headers=headers,
+                max_response_bytes=max_response_bytes,
+                extra_headers=extra_headers,
+                extra_query=extra_query,
+                extra_body=extra_body,
+                stream=stream,
+                kept_back=True,
+                options=options,
+            )
+            with Stream(call) as answer:
+                return answer.read()
+        except BaseException as interrupt:
+            leave_text(interrupt, answer)
+            raise
 
     def models(self) -> list[str]:
         """Ask the service which models it has (`GET …/models`), and return their ids.

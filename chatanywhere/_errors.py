@@ -42,9 +42,14 @@ class ChatAnywhereError(Exception):
         attempts: how many attempts were made, those that reached no host included; 0 when there was no key to send.
     """
 
+    __module__ = __package__  # where programs import it from, and what a traceback names
     partial: str = ""
     request_id: str | None = None
     attempts: int = 0
+
+    def __init_subclass__(cls) -> None:
+        if cls.__module__ == __name__:
+            cls.__module__ = __package__
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

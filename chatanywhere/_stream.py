@@ -24,6 +24,8 @@ class BaseStream:
         self._call = call
         self._keep_text = keep_text
         self._accumulator = Accumulator(keep_text=keep_text)
+        self._closed = False  # before its end
+        self._failure = ""
 
     def _next(self) -> Event | Step:
         """Return the next event of what has arrived, or what has to be done to get one.
@@ -46,6 +48,7 @@ class BaseStream:
             for arrived in call.arrived():  # what has arrived is text too
                 self._accumulator.add(arrived)
             error.partial = self.text
+            self._failure = f"{type(error).__name__}: {error}"
             raise
         except BaseException:
             call.cancel()  # an event may be lost, so nothing may follow it
@@ -82,10 +85,11 @@ class BaseStream:
         """The whole answer.
 
         Raises:
-            RuntimeError: the stream has not been read to its end.
+            RuntimeError: the stream has not been read to its end, or there will be none; the message says why.
         """
-        if self._call.state is not State.COMPLETE:
-            raise RuntimeError("the answer is not complete: read the stream to its end first")
+        state = self._state()
+        if state != "complete":
+            raise RuntimeError(f"the answer is not complete: {_WHY_INCOMPLETE[state].format(self._failure)}")
         return self._accumulator.completion(self.request_id)
 
     @property
@@ -109,6 +113,17 @@ class BaseStream:
             raise RuntimeError("the stream has not been opened: enter it, or ask for its first piece")
         return self._call.response
 
+    def _state(self) -> str:
+        """What has become of the stream, in a word."""
+        state = self._call.state
+        if state is State.COMPLETE:
+            return "complete"
+        if state is State.FAILED:
+            return "failed"
+        if self._closed:
+            return "closed"
+        return "cancelled" if state is State.CANCELLED or self._call.scope.cancelled else "open"
+
     # Ending -------------------------------------------------------------------------------------------------
 
     def cancel(self) -> None:
@@ -118,17 +133,30 @@ class BaseStream:
         """
         self._call.cancel()
 
+    def _close(self) -> None:
+        self._closed = self._closed or self._state() == "open"
+        self.cancel()
+
     def __del__(self) -> None:
         with suppress(Exception):  # nothing is to be done about it, and at exit modules may be gone
             self.cancel()
 
     def __repr__(self) -> str:
-        call = self._call
-        if call.state is State.COMPLETE:
-            state = "complete"
-        else:
-            state = "ended" if call.scope.cancelled or call.state is State.FAILED else "open"
-        return f"<{type(self).__name__} {state}, {len(self.text)} characters>"
+        return f"<{type(self).__name__} {self._state()}, {len(self.text)} characters>"
+
+
+_WHY_INCOMPLETE = {
+    "open": "read the stream to its end first",
+    "failed": "the stream failed with {}",
+    "cancelled": "the stream was cancelled; what had come is in its text",
+    "closed": "the stream was closed before its end; read it to the end inside of the `with` block",
+}
+
+
+def leave_text(interrupt: BaseException, stream: BaseStream | None) -> None:
+    """Give what has interrupted a call from outside, such as Ctrl-C, the text so far as `partial`."""
+    if not isinstance(interrupt, Exception):
+        interrupt.partial = stream.text if stream else ""  # type: ignore[attr-defined]
 
 
 class Stream(BaseStream):
@@ -167,6 +195,17 @@ class Stream(BaseStream):
         while (event := self._wait()) is not None:
             yield event
 
+    def read(self) -> Completion:
+        """Read to the end, and return the whole answer, with what has been read before.
+
+        Raises:
+            ChatAnywhereError: the answer failed.
+            RuntimeError: it has failed before.
+        """
+        for _ in self:
+            pass
+        return self.completion
+
     def _wait(self) -> Event | None:
         """Block until there is another event; None at the end."""
         mine = False
@@ -187,7 +226,7 @@ class Stream(BaseStream):
 
     def close(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
-        self.cancel()
+        self._close()
 
     def __enter__(self) -> Stream:
         return self

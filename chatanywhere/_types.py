@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 Message: TypeAlias = Mapping[str, Any]
@@ -109,3 +109,16 @@ class Completion:
 
     def __str__(self) -> str:
         return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that it holds, by name, as dicts, lists and values that JSON has."""
+        return {each.name: _to_json(getattr(self, each.name)) for each in fields(self)}
+
+
+def _to_json(value: Any) -> Any:
+    """Return a value with its frozen values as dicts, and its tuples as lists."""
+    if is_dataclass(value):
+        return {each.name: _to_json(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _to_json(item) for name, item in value.items()}
+    return [_to_json(item) for item in value] if isinstance(value, (list, tuple)) else value

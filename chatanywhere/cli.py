@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import io
+import itertools
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .testing import Fault
 
 # Each command imports what it needs by itself, so that `--help` does not wait for the clients.
 
@@ -43,7 +49,10 @@ The rest is Python:
 """
 
 _SERVE_START = """\
-Listening on {url} until Ctrl-C.
+Listening on {url} until Ctrl-C. For programs that use this package:
+
+    export CHATANYWHERE_BASE_URL={url}
+    export CHATANYWHERE_API_KEY=any
 
 The web protocol:
 
@@ -107,7 +116,23 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="run the server until Ctrl-C")
     serve.set_defaults(command=_serve)
-    serve.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1, 0 for any free one (%(default)s)")
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="name or address to listen on, 0.0.0.0 for all (%(default)s)"
+    )
+    serve.add_argument("--port", type=_port, default=8000, help="port, 0 for any free one (%(default)s)")
+    serve.add_argument(
+        "--reply",
+        action="append",
+        metavar="TEXT",
+        help="what to answer, in place of making conversation; several take turns",
+    )
+    serve.add_argument(
+        "--fault",
+        action="append",
+        type=_fault,
+        default=[],
+        help="what goes wrong, such as 'status(503, first=2)' or 'reset_peer(after=3)': see chatanywhere.testing.Fault",
+    )
     _add_delay(serve, default=0.05)
     return parser
 
@@ -127,6 +152,31 @@ def _seconds(text: str) -> float:
         if 0 <= float(text) <= 3600:
             return float(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
+
+
+def _port(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if 0 <= int(text) <= 65535:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+
+
+def _fault(text: str) -> Fault:
+    """Read a fault as a program writes it: `reset_peer`, `status(503, first=2)`."""
+    from .testing import Fault
+
+    names = [name for name, value in vars(Fault).items() if isinstance(value, classmethod) and name[0] != "_"]
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        if isinstance(call, ast.Name):
+            call = ast.Call(call, [], [])
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in names:
+            raise ValueError(f"none of {', '.join(names)}, with or without arguments")
+        named = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+        fault: Fault = getattr(Fault, call.func.id)(*map(ast.literal_eval, call.args), **named)
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+    return fault
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -184,15 +234,25 @@ def _say(text: str) -> str:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    import logging
+
     from .testing import LoopbackServer
 
-    server = LoopbackServer(port=arguments.port, delay=arguments.delay)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")  # to standard error
+    logging.getLogger(LoopbackServer.__module__).setLevel(logging.INFO)
+    server = LoopbackServer(
+        itertools.cycle(arguments.reply) if arguments.reply else None,
+        faults=arguments.fault,
+        port=arguments.port,
+        delay=arguments.delay,
+        host=arguments.host,
+    )
     try:
         server.start()
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         print(
-            f"chatanywhere: can't listen on port {arguments.port}: {error}. "
-            "Choose another with --port, or any free one with --port 0.",
+            f"chatanywhere: can't listen on {arguments.host}, port {arguments.port}: {error}. "
+            "Choose another with --port or --host, or any free port with --port 0.",
             file=sys.stderr,
         )
         return 2

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from ._config import Settings
 from ._protocols import find_protocol
 from ._protocols.openai import MODELS
 from ._stream import Stream
-from ._types import Event, Messages
+from ._types import Completion, Event, Messages, ReasoningDelta, TextDelta
 from .typing import AsyncResult, CreateResult
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class AsyncGeneratorProvider:
     supports_message_history: bool = False
     supports_system_message: bool = True
     supports_gpt_35_turbo: bool = False
+    supports_native_tools: bool = False
+    """Whether `tools=` is sent; g4f describes tools in a prompt of its own where it is not."""
     use_stream_timeout: bool = False
     default_model: str = ""
     model_aliases: Mapping[str, str] = {}
@@ -80,7 +83,8 @@ class AsyncGeneratorProvider:
     @classmethod
     async def create_async(cls, model: str, messages: Messages, **kwargs: Any) -> str:
         """Return the whole text of the answer."""
-        return "".join([piece async for piece in cls.create_async_generator(model, messages, **kwargs)])
+        pieces = cls.create_async_generator(model, messages, **kwargs)
+        return "".join([piece async for piece in pieces if isinstance(piece, str)])
 
     @classmethod
     def get_parameters(cls) -> dict[str, inspect.Parameter]:
@@ -110,6 +114,46 @@ class AsyncGeneratorProvider:
         return cls.__name__
 
 
+# What is not text, in g4f's own words
+
+
+def _g4f_object(name: str, *arguments: Any, **named: Any) -> list[Any]:
+    """Make one of the objects by which g4f tells what is not text; none in a program that has not loaded g4f.
+
+    Nobody else expects anything but text, and to import it takes seconds.
+    """
+    kind = getattr(sys.modules.get("g4f.providers.response"), name, None)
+    return [] if kind is None else [kind(*arguments, **named)]
+
+
+def _pieces(event: Event) -> list[Any]:
+    """Return what g4f is given for an event."""
+    if isinstance(event, TextDelta):
+        return [event.text]
+    return _g4f_object("Reasoning", event.text) if isinstance(event, ReasoningDelta) else []
+
+
+def _last_pieces(completion: Completion) -> list[Any]:
+    """Return what g4f is given at the end. Tool calls are whole by then; g4f reads no further than the reason."""
+    pieces = []
+    if completion.tool_calls:
+        calls = [
+            {
+                "index": index,
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for index, call in enumerate(completion.tool_calls)
+        ]
+        pieces += _g4f_object("ToolCalls", calls)
+    if completion.usage is not None:
+        pieces += _g4f_object("Usage", **asdict(completion.usage))
+    if completion.finish_reason is not None:
+        pieces += _g4f_object("FinishReason", completion.finish_reason)
+    return pieces
+
+
 class _ServiceProvider(AsyncGeneratorProvider):
     """A provider that asks as the clients of this package do."""
 
@@ -121,15 +165,20 @@ class _ServiceProvider(AsyncGeneratorProvider):
     def create_completion(cls, model: str, messages: Messages, stream: bool = True, **kwargs: Any) -> CreateResult:
         """Yield the answer's pieces, or the whole text at once if not `stream`. Needs no event loop.
 
-        Arguments and errors are those of `create_async_generator`.
+        Arguments, what else is yielded where g4f is loaded, and errors are those of `create_async_generator`.
         """
         service, call = cls._call(model, messages, kwargs)
         try:
             with Stream(call) as answer:
                 if stream:
-                    yield from answer
+                    for event in answer.events():
+                        yield from _pieces(event)
                 else:
-                    yield "".join(answer)
+                    whole = answer.read()
+                    if whole.reasoning:
+                        yield from _g4f_object("Reasoning", whole.reasoning)
+                    yield whole.text
+                yield from _last_pieces(answer.completion)
         finally:
             service.close()
 
@@ -157,7 +206,7 @@ class _ServiceProvider(AsyncGeneratorProvider):
             _, call = cls._call(model, messages, arguments)
             return AsyncStream(call, _workers())
 
-        return _Pieces(ask)
+        return _AnswerPieces(ask)
 
 
 @functools.cache
@@ -168,7 +217,7 @@ def _workers() -> Workers:
     return Workers(40)
 
 
-class _Pieces(AsyncResult):
+class _AnswerPieces(AsyncResult):
     """An async generator that may also be awaited.
 
     Written out rather than made by a generator function, so that no event loop has to finalise it: it may be
@@ -178,6 +227,8 @@ class _Pieces(AsyncResult):
     def __init__(self, ask: Callable[[], AsyncStream]) -> None:
         self._ask: Callable[[], AsyncStream] | None = ask
         self._stream: AsyncStream | None = None
+        self._events: AsyncIterator[Event] | None = None
+        self._ready: list[Any] = []
         self._running = False
 
     def __await__(self) -> Generator[None, None, AsyncGenerator[str, None]]:
@@ -188,18 +239,31 @@ class _Pieces(AsyncResult):
         if self._ask is not None:
             ask, self._ask = self._ask, None
             self._stream = ask()
+            self._events = self._stream.events()
         if self._stream is None:
             raise StopAsyncIteration
         if self._running:
             raise RuntimeError("another task is reading this answer")
         self._running = True
         try:
-            return await self._stream.__anext__()
+            return await self._next_piece(self._stream)
         except BaseException:
             self._stream = None  # like any generator, this one is over once it has raised
             raise
         finally:
             self._running = False
+
+    async def _next_piece(self, stream: AsyncStream) -> str:
+        while not self._ready:
+            if self._events is None:
+                raise StopAsyncIteration
+            try:
+                self._ready = _pieces(await self._events.__anext__())
+            except StopAsyncIteration:
+                self._events = None
+                self._ready = _last_pieces(stream.completion)
+        piece: str = self._ready.pop(0)
+        return piece
 
     async def athrow(
         self, kind: Any, value: BaseException | object = None, traceback: TracebackType | None = None
@@ -245,6 +309,9 @@ class ChatAnywhere(_ServiceProvider):
     ) -> AsyncResult:
         """Return the answer as an async generator of `str`, which may also be awaited first.
 
+        In a program that has loaded g4f it also yields what is not text, as g4f's own objects: `Reasoning`, and at
+        the end `ToolCalls`, `Usage` and `FinishReason`, where the service tells them.
+
         Nothing is sent, and nothing raised, before its first piece is asked for. Works on asyncio and trio.
 
         Args:
@@ -273,6 +340,7 @@ class ChatAnywhereAPI(_ServiceProvider):
     supports_gpt_35_turbo = True
     supports_message_history = True
     supports_stream = True
+    supports_native_tools = True
     working = True
     needs_auth = True
     default_model = find_protocol("openai").default_model

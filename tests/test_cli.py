@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import re
 import shutil
@@ -37,6 +38,13 @@ def misleading_environment(clean_environment: None, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("CHATANYWHERE_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("CHATANYWHERE_MODEL", "no-such-model")
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+
+
+@pytest.fixture(autouse=True)
+def restored_log() -> Iterator[None]:
+    """The command `serve`, called in this process, leaves the server's log on."""
+    yield
+    logging.getLogger(LoopbackServer.__module__).setLevel(logging.WARNING)
 
 
 @pytest.fixture
@@ -138,14 +146,15 @@ def test_the_demo_ends_when_nobody_reads_on(lines: int) -> None:
 @posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_answers_until_it_is_ended(number: signal.Signals) -> None:
-    """The printed URL answers; on Ctrl-C or SIGTERM the exit code is 0 and nothing is printed."""
+    """The printed URL answers; on Ctrl-C or SIGTERM the exit code is 0 and nothing but the log has been printed."""
     with running("serve", "--port", "0", "--delay", "0") as process:
         url = re.findall(r"http://127\.0\.0\.1:\d+", read_until(process, "\n"))[0]
         with chatanywhere.Client("key", base_url=url, proxy="") as client:
             assert "Ada" in client.complete("My name is Ada.").text
         process.send_signal(number)
         _, errors = process.communicate(timeout=TIMEOUT)
-    assert (process.returncode, errors) == (0, "")
+    assert process.returncode == 0
+    assert re.fullmatch(r"\d\d:\d\d:\d\d POST /v1/chat/completions 200\n", errors)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), TIMEOUT)
 
@@ -179,7 +188,35 @@ def test_serve_prints_its_address_and_ends(
     assert main(["serve", "--port", "0"]) == 0
     first, *others = capsys.readouterr().out.splitlines()
     url = re.findall(r"http://127\.0\.0\.1:\d+", first)[0]
-    assert sum(url in line for line in others) == 2
+    assert sum(url in line for line in others) == 3
+
+
+@posix
+def test_serve_prints_what_this_package_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two `export` lines, given to a shell, let a program without arguments reach the server."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    program = "import chatanywhere; print(chatanywhere.Client().complete('Hi').text)"
+    with running("serve", "--port", "0", "--delay", "0", "--reply", "Hello, Ada.") as process:
+        exports = re.findall(r"(?m)^ +(export .*)$", read_until(process, "_API_KEY=.*\n"))
+        assert len(exports) == 2
+        shell = "\n".join([*exports, f'"{sys.executable}" -c "{program}"'])
+        answer = subprocess.check_output(shell, shell=True, text=True, timeout=TIMEOUT, cwd=ROOT)
+    assert answer == "Hello, Ada.\n"
+
+
+@posix
+def test_serve_says_and_does_what_it_is_told() -> None:
+    """Replies take turns, faults strike, the host is another, and the log has it all but the key."""
+    options = ["--reply", "one", "--reply", "two", "--fault", "status(503, first=1)", "--fault", "latency(0)"]
+    with running("serve", "--host", "localhost", "--port", "0", "--delay", "0", *options) as process:
+        url = re.findall(r"http://localhost:\d+", read_until(process, "\n"))[0]
+        with chatanywhere.Client("sk-0123456789", base_url=url, proxy="", retry=2) as client:
+            assert [client.complete("Hi").text for _ in range(3)] == ["one", "two", "one"]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert [line.split(" ", 1)[1] for line in errors.splitlines()] == [
+        f"POST /v1/chat/completions {status}" for status in (503, 200, 200, 200)
+    ]
 
 
 def test_a_port_in_use_is_one_line_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,10 +249,17 @@ def test_a_command_ends_quietly_when_nobody_reads(arguments: list[str], monkeypa
 
 # Arguments
 
+WRONG_FAULTS = ("", "no_such", "strike", "_instead", "1", "status", "status(200)", "status(x)", "status(", "a.b()")
+
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["chat"], ["serve", "--port", "x"], ["demo", "--delay", "-1"], ["demo", "--delay", "x"]],
+    [
+        *([], ["chat"], ["demo", "--delay", "-1"], ["demo", "--delay", "x"]),
+        *(["serve", "--port", port] for port in ("x", "-1", "65536", "1.5", "")),
+        *(["serve", "--fault", fault] for fault in WRONG_FAULTS),
+    ],
+    ids=" ".join,
 )
 def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """What the command line does not have ends with exit code 2 and the usage."""
@@ -226,9 +270,28 @@ def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.Captur
 
 
 def test_a_port_that_no_system_has_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """A port beyond 65535 is answered like one that is taken."""
-    assert main(["serve", "--port", "65536"]) == 2
-    assert "0-65535" in capsys.readouterr().err
+    """A port beyond 65535 is told with the range."""
+    with pytest.raises(SystemExit):
+        main(["serve", "--port", "65536"])
+    assert "argument --port: '65536' is not a port from 0 to 65535" in capsys.readouterr().err
+
+
+def test_a_host_that_is_not_there_is_one_line_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    """An address of another machine can't be listened on; the message names `--host`."""
+    assert main(["serve", "--host", "192.0.2.1", "--port", "0"]) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "192.0.2.1" in errors
+    assert "--host" in errors
+
+
+def test_a_wrong_fault_is_told_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """The message lists the names of faults."""
+    with pytest.raises(SystemExit):
+        main(["serve", "--fault", "no_such"])
+    errors = " ".join(capsys.readouterr().err.split())
+    assert "reset_peer" in errors
+    assert "error_frame" in errors
 
 
 def test_the_version_is_the_package_s() -> None:

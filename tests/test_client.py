@@ -405,7 +405,7 @@ def test_an_error_says_what_had_come() -> None:
     assert caught.value.partial == stream.text == "one two "
     assert caught.value.attempts == 1
     assert caught.value.request_id == stream.request_id
-    assert "ended" in repr(stream)
+    assert "failed" in repr(stream)
 
 
 def test_a_failure_before_the_first_text_is_tried_again() -> None:
@@ -558,7 +558,7 @@ def test_a_stream_that_was_stopped_says_so(way: str) -> None:
                 break
             if way != "break":
                 getattr(stream, way)()
-        assert "ended" in repr(stream)
+        assert ("cancelled" if way == "cancel" else "closed") in repr(stream)
 
 
 def test_two_threads_that_read_one_stream() -> None:

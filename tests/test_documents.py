@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -214,7 +215,7 @@ def test_a_command_of_the_documents_can_be_typed(block: Block) -> None:
         assert set(names.split(",")) <= set(extras)
     for arguments in re.findall(r"(?m)^chatanywhere (.*)$", block.content):
         with pytest.raises(SystemExit) as caught:
-            main([*arguments.split(), "--help"])
+            main([*shlex.split(arguments), "--help"])
         assert caught.value.code == 0
 
 

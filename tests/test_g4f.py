@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,14 +15,14 @@ import pytest
 from raw_server import RawServer
 
 from chatanywhere import AuthenticationError, ChatAnywhere, ChatAnywhereAPI, InternalServerError
-from chatanywhere.testing import Fault, LoopbackServer
+from chatanywhere.testing import Fault, LoopbackServer, Reply
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import g4f
     import g4f.cookies
     from g4f.client import AsyncClient, Client
-    from g4f.providers.response import ProviderInfo
+    from g4f.providers.response import FinishReason, ProviderInfo, Reasoning, ToolCalls, Usage
     from g4f.providers.retry_provider import IterListProvider, ProviderCircuitBreaker, RetryProvider
 
 # g4f closes its loops and files when it is garbage collected.
@@ -146,7 +147,7 @@ def test_chat_completion_create(provider: Any, server: LoopbackServer, working: 
     assert g4f.ChatCompletion.create("", QUESTION, chosen, **more) == "one two three"
     assert sent(server)
     pieces = g4f.ChatCompletion.create("", QUESTION, chosen, stream=True, **more)
-    assert list(pieces) == PIECES
+    assert [piece for piece in pieces if isinstance(piece, str)] == PIECES
     assert sent(server)
 
 
@@ -156,7 +157,7 @@ def test_chat_completion_create_async(provider: Any, server: LoopbackServer) -> 
     async def main() -> list[str]:
         pieces = g4f.ChatCompletion.create_async("", QUESTION, provider, stream=True, ignore_working=True)
         whole = await g4f.ChatCompletion.create_async("", QUESTION, provider, ignore_working=True)
-        return [*[piece async for piece in pieces], whole]
+        return [*[piece async for piece in pieces if isinstance(piece, str)], whole]
 
     assert asyncio.run(main()) == [*PIECES, "one two three"]
     assert sent(server)
@@ -225,6 +226,127 @@ def test_an_error_is_raised(provider: Any) -> None:
             with pytest.raises(InternalServerError):
                 asyncio.run(main(stream))
         assert chosen.live == provider.live - 4
+
+
+# What is not text
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": "weather", "description": "", "parameters": {"type": "object", "properties": {}}},
+    }
+]
+USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+THINKING = Reply(
+    "Let me look.",
+    reasoning="They ask about Paris.",
+    tool_calls=[("weather", {"city": "Paris"}), ("time", "{}")],
+    usage=USAGE,
+)
+ARGUMENTS = ['{"city": "Paris"}', "{}"]
+
+
+@pytest.fixture
+def thinking(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
+    """A server that thinks, and calls two tools; g4f's providers ask it."""
+    monkeypatch.setenv("CHATANYWHERE_API_KEY", "sk-0123456789")
+    with LoopbackServer(lambda _: THINKING) as server:
+        monkeypatch.setattr(ChatAnywhereAPI, "url", server.url)
+        yield server
+
+
+async def collect(pieces: Any) -> list[Any]:
+    return [piece async for piece in pieces]
+
+
+@pytest.mark.parametrize("how", ["async", "blocking", "blocking, at once"])
+def test_what_is_not_text_comes_as_the_objects_of_g4f(thinking: LoopbackServer, how: str) -> None:
+    """Reasoning comes where it was told; whole tool calls, usage and the finish reason at the end, once each."""
+    if how == "async":
+        pieces = asyncio.run(collect(ChatAnywhereAPI.create_async_generator("", QUESTION, tools=TOOLS)))
+    else:
+        pieces = list(ChatAnywhereAPI.create_completion("", QUESTION, stream="at once" not in how, tools=TOOLS))
+    assert "".join(piece for piece in pieces if isinstance(piece, str)) == "Let me look."
+    kinds = [type(piece) for piece in pieces]
+    thoughts = kinds.index(str)
+    assert set(kinds[:thoughts]) == {Reasoning}
+    assert "".join(str(piece) for piece in pieces[:thoughts]) == "They ask about Paris."
+    assert set(kinds[thoughts:-3]) == {str}
+    calls, usage, reason = pieces[-3:]
+    assert isinstance(calls, ToolCalls)
+    assert [call["function"]["arguments"] for call in calls.get_list()] == ARGUMENTS
+    assert isinstance(usage, Usage)
+    assert usage.get_dict() == USAGE
+    assert isinstance(reason, FinishReason)
+    assert reason.reason == "tool_calls"
+    assert thinking.requests[-1].json["tools"] == TOOLS
+
+
+def test_create_async_returns_text_only(thinking: LoopbackServer) -> None:
+    """The whole text is a str still."""
+    assert asyncio.run(ChatAnywhereAPI.create_async("", QUESTION)) == "Let me look."
+
+
+def test_a_program_that_has_not_loaded_g4f_gets_text_only(
+    thinking: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether or not g4f is installed; nothing imports it."""
+    monkeypatch.delitem(sys.modules, "g4f.providers.response")
+    pieces = asyncio.run(collect(ChatAnywhereAPI.create_async_generator("", QUESTION)))
+    assert {type(piece) for piece in pieces} == {str}
+    for stream in (True, False):
+        assert "".join(ChatAnywhereAPI.create_completion("", QUESTION, stream=stream)) == "Let me look."
+    assert "g4f.providers.response" not in sys.modules
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("blocking", [True, False])
+def test_tools_go_through_the_clients_of_g4f(thinking: LoopbackServer, blocking: bool, stream: bool) -> None:
+    """g4f sends `tools=` as they are, not in a prompt, and its answer has the calls, the reasoning and the reason."""
+    arguments: dict[str, Any] = {"tools": TOOLS, "tool_choice": "auto", "stream": stream}
+
+    async def main() -> list[Any]:
+        answer = AsyncClient(provider=ChatAnywhereAPI).chat.completions.create(QUESTION, **arguments)
+        return await collect(answer) if stream else [await answer]
+
+    if blocking:
+        answer = Client(provider=ChatAnywhereAPI).chat.completions.create(QUESTION, **arguments)
+        chunks = list(answer) if stream else [answer]
+    else:
+        chunks = asyncio.run(main())
+    sent = thinking.requests[-1].json
+    assert (sent["tools"], sent["tool_choice"]) == (TOOLS, "auto")
+    assert sent["messages"] == QUESTION
+    said = [getattr(chunk.choices[0], "delta" if stream else "message") for chunk in chunks]
+    calls = [call for each in said for call in each.tool_calls or ()]
+    assert [call.function.arguments for call in calls] == ARGUMENTS
+    assert all(call.id for call in calls)
+    thoughts = [each.reasoning for each in said if each.reasoning]
+    assert "".join("".join(map(str, each)) for each in thoughts) == "They ask about Paris."
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    assert chunks[-1].usage.total_tokens == 7
+
+
+def test_the_page_knows_no_tools() -> None:
+    """g4f asks which provider has them."""
+    assert (ChatAnywhereAPI.supports_native_tools, ChatAnywhere.supports_native_tools) == (True, False)
+
+
+def test_a_provider_can_be_named_once_g4f_knows_it(thinking: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """g4f's list of names has g4f's own only; one line adds another, as the documents say."""
+    from g4f.errors import ProviderNotFoundError
+    from g4f.Provider import ProviderLoader
+
+    def ask() -> Any:
+        answer = Client(provider="ChatAnywhereAPI").chat.completions.create(QUESTION)
+        return answer.choices[0].message.content
+
+    with pytest.raises(ProviderNotFoundError):
+        ask()
+    monkeypatch.setitem(ProviderLoader.loaded, "ChatAnywhereAPI", ChatAnywhereAPI)
+    assert ask() == "Let me look."
+    assert g4f.ChatCompletion.create("gpt-4o", QUESTION, "ChatAnywhereAPI").endswith("Let me look.")
+    assert thinking.requests[-1].json["model"] == "gpt-4o"
 
 
 def test_a_missing_key_is_told() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import sys
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
@@ -25,6 +26,12 @@ from chatanywhere import (
 from chatanywhere.testing import LoopbackServer
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture(autouse=True)
+def without_g4f(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests in this process may have loaded g4f."""
+    monkeypatch.delitem(sys.modules, "g4f.providers.response", raising=False)
 
 
 @pytest.fixture

@@ -244,7 +244,7 @@ def test_the_provider_has_openais_extra_keywords_too() -> None:
         pieces = ChatAnywhereAPI.create_completion(
             "", MESSAGES, **arguments, extra_query={"b": 2}, extra_body={"seed": 3}
         )
-        assert "".join(pieces) == "Hi"
+        assert "".join(piece for piece in pieces if isinstance(piece, str)) == "Hi"  # g4f may be loaded
         (request,) = server.requests
     assert (request.path, request.headers["X-Mine"]) == (f"/v1{CHAT}?a=1&b=2", "1")
     assert request.json["seed"] == 3

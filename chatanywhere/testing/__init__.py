@@ -1,7 +1,8 @@
 """A real HTTP server on this machine that stands in for the service, for tests and offline use."""
 
 from .faults import Fault
-from .routes import Reply, Request
+from .replies import Reply
+from .routes import Request
 from .server import LoopbackServer
 
 __all__ = ["Fault", "LoopbackServer", "Reply", "Request"]

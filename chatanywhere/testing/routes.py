@@ -9,24 +9,21 @@ import functools
 import http.client
 import json
 import logging
-import re
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from itertools import zip_longest
 from typing import Any
 
 from .faults import Fault
+from .replies import Reply, ReplyLike, folded, words
 from .talker import talk, text_of
-from .writer import Response, StreamedBody, reason_phrase, service_error, to_json
+from .writer import Response, StreamedBody, service_error, to_json
 
 _WEB_PATH = "/v1/chat/gpt/"
 _MODELS = ("gpt-3.5-turbo", "gpt-4o", "gpt-4o-mini", "deepseek-r1", "deepseek-v3")
-
-_CJK = r"\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
-_WORD = re.compile(rf"\s*(?:[{_CJK}]|[^\s{_CJK}]+)|\s+")
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +50,7 @@ class Request:
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The conversation that was sent, under either protocol; empty if there is none."""
-        name = "list" if _without_query(self.path) == _WEB_PATH else "messages"
+        name = "list" if without_query(self.path) == _WEB_PATH else "messages"
         messages = self.json.get(name) if isinstance(self.json, dict) else None
         if isinstance(messages, list) and all(isinstance(message, dict) for message in messages):
             return messages
@@ -66,7 +63,8 @@ class Request:
         return said[-1] if said else ""
 
 
-def _without_query(path: str) -> str:
+def without_query(path: str) -> str:
+    """Return a request target without its query."""
     return path.partition("?")[0]
 
 
@@ -80,9 +78,6 @@ class RequestError(Exception):
 
 # What chats are answered with
 
-Reply = str | Sequence[str] | Fault
-"""What is answered: a text, to be streamed word by word; the very pieces to be streamed; or a fault."""
-
 
 class Replies:
     """The replies of a server to chats, given to connections that may ask at the same time.
@@ -94,10 +89,10 @@ class Replies:
         TypeError: `replies` is a single reply, or no replies at all.
     """
 
-    def __init__(self, replies: Iterable[Reply] | Callable[[Request], Reply] | None) -> None:
-        if isinstance(replies, (str, Fault)):
+    def __init__(self, replies: Iterable[ReplyLike] | Callable[[Request], ReplyLike] | None) -> None:
+        if isinstance(replies, (str, Mapping, Fault, Reply)):
             raise TypeError("replies is an iterable of replies: for one reply, pass [reply]")
-        self._next: Callable[[Request], Reply]
+        self._next: Callable[[Request], ReplyLike]
         if replies is None:
             self._next = lambda request: talk(request.messages)
         elif callable(replies):
@@ -109,7 +104,7 @@ class Replies:
         else:
             raise TypeError(f"replies must be an iterable of replies or a function, not {type(replies).__name__}")
 
-    def _next_in_script(self, request: Request) -> Reply:
+    def _next_in_script(self, request: Request) -> ReplyLike:
         with self._lock:
             try:
                 return next(self._script)
@@ -118,8 +113,8 @@ class Replies:
                     400, "the server has no reply left: give it more, or a function that makes them"
                 ) from None
 
-    def take(self, request: Request) -> tuple[list[str], Fault | None]:
-        """Return the pieces of the reply to a chat, and what goes wrong with it.
+    def take(self, request: Request) -> tuple[Reply | Mapping[str, Any], Fault | None]:
+        """Return the reply to a chat, or the object to be sent in its place, and what goes wrong with it.
 
         Raises:
             RequestError: the request is no chat, or there is no reply left.
@@ -129,16 +124,17 @@ class Replies:
         if not request.messages:
             raise RequestError(400, "the messages are not a non-empty list of objects")
         reply = self._next(request)
-        fault: Fault | None = None
         if isinstance(reply, Fault):
             if reply.at == "accept":
                 raise ValueError("a fault that is a reply comes too late to strike at='accept'")
-            fault, reply = reply, talk(request.messages)
+            return Reply(talk(request.messages)), reply
         if isinstance(reply, str):
-            return _WORD.findall(reply), fault
+            return Reply(reply), None
+        if isinstance(reply, (Reply, Mapping)):
+            return reply, None
         if isinstance(reply, Sequence) and all(isinstance(piece, str) for piece in reply):
-            return list(reply), fault
-        raise TypeError(f"a reply is a str, a sequence of str or a Fault, not {reply!r:.80}")
+            return Reply(pieces=reply), None
+        raise TypeError(f"a reply is a Reply, a str, a sequence of str, a dict or a Fault, not {reply!r:.80}")
 
 
 # The routes
@@ -156,12 +152,15 @@ class Route:
 
 def respond(request: Request, replies: Replies) -> Response:
     """Return the answer to a request, which is an error where there is no other."""
-    path = _without_query(request.path)
+    path = without_query(request.path)
     routes = {route.method: route for route in ROUTES if route.path == path}
     if not routes:
-        return _spring_error(404, path)
+        there_are = ", ".join(f"{route.method} {route.path}" for route in ROUTES)
+        message = f"Invalid URL ({request.method} {path}): this server has {there_are}"
+        return _openai_error(404, "unknown_url", message)
     if request.method not in routes:
-        return _spring_error(405, path, {"Allow": ", ".join(routes)})
+        message = f"Not allowed to {request.method} on {path}: it takes {', '.join(routes)}"
+        return _openai_error(405, "method_not_supported", message, {"Allow": ", ".join(routes)})
     try:
         return routes[request.method].answer(request, replies)
     except RequestError as error:
@@ -171,15 +170,10 @@ def respond(request: Request, replies: Replies) -> Response:
         return service_error(500, f"{type(error).__name__}: {error}")
 
 
-def _spring_error(status: int, path: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an error as the framework beneath the service words it."""
-    error = {
-        "timestamp": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        "status": status,
-        "error": reason_phrase(status),
-        "path": path,
-    }
-    return Response(status, "application/json", to_json(error), headers or {})
+def _openai_error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an error of the request itself as OpenAI words it."""
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    return Response(status, "application/json", to_json({"error": error}), headers or {})
 
 
 def _require_key(request: Request) -> None:
@@ -189,48 +183,64 @@ def _require_key(request: Request) -> None:
 
 
 def _answer_web(request: Request, replies: Replies) -> Response:
-    pieces, fault = replies.take(request)
-    body = StreamedBody([piece.encode() for piece in pieces])
+    reply, fault = replies.take(request)
+    if not isinstance(reply, Reply):
+        return _json_response(reply, fault)
+    body = StreamedBody([piece.encode() for piece in reply.text_pieces])
     return Response(200, "application/octet-stream", body, fault=fault)
 
 
 def _answer_chat(request: Request, replies: Replies) -> Response:
     _require_key(request)
-    pieces, fault = replies.take(request)
-    common = {
+    reply, fault = replies.take(request)
+    if not isinstance(reply, Reply):
+        return _json_response(reply, fault)
+    if request.json.get("stream"):
+        return Response(200, "text/event-stream", _chat_events(request, reply), fault=fault)
+    if reply.chunks is not None:
+        return _json_response(folded(reply.chunks), fault)
+    choices = [
+        {"index": index, "message": choice.message(), "finish_reason": choice.reason}
+        for index, choice in enumerate([reply, *reply.choices])
+    ]
+    return _json_response({**_head(request, ""), "choices": choices, "usage": _usage(request, reply)}, fault)
+
+
+def _json_response(value: Mapping[str, Any], fault: Fault | None) -> Response:
+    return Response(200, "application/json", to_json(value), fault=fault)
+
+
+def _head(request: Request, kind: str) -> dict[str, Any]:
+    """Return what a completion and each of its chunks begin with."""
+    return {
         "id": f"chatcmpl-{secrets.token_hex(12)}",
         "created": int(time.time()),
         "model": request.json.get("model", _MODELS[0]),
+        "object": f"chat.completion{kind}",
     }
-    usage = _usage(request, pieces)
-    if request.json.get("stream"):
-        include_usage = (request.json.get("stream_options") or {}).get("include_usage")
-        body = _chat_events(common, pieces, usage if include_usage else None)
-        return Response(200, "text/event-stream", body, fault=fault)
-    message = {"role": "assistant", "content": "".join(pieces)}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    completion = {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
-    return Response(200, "application/json", to_json(completion), fault=fault)
 
 
-def _chat_events(common: dict[str, Any], pieces: list[str], usage: dict[str, int] | None) -> StreamedBody:
-    """Return a completion as a stream of events; `usage` is None if it was not asked for."""
-    common = {**common, "object": "chat.completion.chunk"}
-    if usage is not None:
+def _chat_events(request: Request, reply: Reply) -> StreamedBody:
+    """Return a reply as a stream of events."""
+    done = b"data: [DONE]\n\n"
+    if reply.chunks is not None:
+        return StreamedBody([_event(chunk) for chunk in reply.chunks], ending=[done])
+    common = _head(request, ".chunk")
+    usage = []
+    if (request.json.get("stream_options") or {}).get("include_usage"):
+        usage.append(_event({**common, "choices": [], "usage": _usage(request, reply)}))
         common["usage"] = None  # until the one chunk that has it
 
-    def event(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-        return _event({**common, "choices": [choice]})
+    def event(index: int, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        return _event({**common, "choices": [{"index": index, "delta": delta, "finish_reason": finish_reason}]})
 
+    choices = list(enumerate([reply, *reply.choices]))
+    # Pieces of the choices take turns.
+    rows = zip_longest(*([event(index, delta) for delta in choice.deltas()] for index, choice in choices))
     return StreamedBody(
-        opening=[event({"role": "assistant", "content": ""})],
-        pieces=[event({"content": piece}) for piece in pieces],
-        ending=[
-            event({}, finish_reason="stop"),
-            *([_event({**common, "choices": [], "usage": usage})] if usage is not None else []),
-            b"data: [DONE]\n\n",
-        ],
+        opening=[event(index, {"role": "assistant", "content": ""}) for index, _ in choices],
+        pieces=[piece for row in rows for piece in row if piece is not None],
+        ending=[*(event(index, {}, choice.reason) for index, choice in choices), *usage, done],
     )
 
 
@@ -238,18 +248,16 @@ def _event(value: object) -> bytes:
     return b"data: %b\n\n" % to_json(value)
 
 
-def _usage(request: Request, pieces: list[str]) -> dict[str, int]:
-    prompt_tokens = sum(_count_tokens(text_of(message)) for message in request.messages)
-    completion_tokens = _count_tokens("".join(pieces))
+def _usage(request: Request, reply: Reply) -> Mapping[str, Any]:
+    if reply.usage is not None:
+        return reply.usage
+    prompt_tokens = sum(len(words(text_of(message))) for message in request.messages)
+    completion_tokens = sum(len(words(text)) for text in reply.written)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
     }
-
-
-def _count_tokens(text: str) -> int:
-    return len(_WORD.findall(text))
 
 
 def _answer_models(request: Request, replies: Replies) -> Response:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import os
 import re
 import socket
@@ -22,15 +23,19 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from .faults import Fault, check_seconds
-from .routes import Replies, Reply, Request, RequestError, respond
+from .replies import ReplyLike
+from .routes import Replies, Request, RequestError, respond, without_query
 from .writer import ResponseOver, ResponseWriter, end_tls, service_error
+
+_logger = logging.getLogger(__name__)
+_logger.setLevel(logging.WARNING)  # who watches the logger `chatanywhere` wants to know of the client
 
 _MAX_LINE = 65_536  # bytes
 _MAX_BODY = 16 * 1024 * 1024  # bytes
 
 
 class LoopbackServer:
-    """A server on 127.0.0.1 that answers chats as the service does, over real connections.
+    """A server on this machine that answers chats as the service does, over real connections.
 
     It is used as a context manager, or with `start` and `close`:
 
@@ -44,13 +49,18 @@ class LoopbackServer:
             An iterable: one reply per chat, in order; a chat too many is answered with status 400.
             A function: called with each chat's `Request`, on a thread of the connection's;
             if it raises, the status is 500 and the message names the exception.
-            A reply that is a str is streamed word by word; one that is a sequence of str is
-            streamed in exactly these pieces, each an HTTP chunk or an event of its own; one that is
-            a `Fault` strikes the small talker's reply, whatever its `first` is.
+            A reply is a `Reply`, or a str, which is streamed word by word; a sequence of str, which is
+            streamed in exactly these pieces, each an HTTP chunk or an event of its own; a dict, which is
+            sent as a JSON object; or a `Fault`, which strikes the small talker's reply, whatever its `first` is.
         faults: what goes wrong. More than one may strike a request; at one place they do in order.
         tls: the context of a server with TLS, which holds the server's certificate; None: plain HTTP.
         port: the port to listen on; 0 lets the system choose a free one.
         delay: seconds to wait between two pieces of a streamed reply.
+        host: the name or address to listen on; `"0.0.0.0"` and `"::"` are all of this machine's, which others can
+            then reach.
+
+    Each request is logged when its answer is over, by `logging`'s name `chatanywhere.testing.server` at the level
+    INFO: method, path without the query, and status. That level has to be set for this very name.
 
     Attributes:
         requests: every `Request` received so far, in order of arrival.
@@ -58,25 +68,28 @@ class LoopbackServer:
 
     Raises:
         TypeError: `replies` is a single str or no replies at all, or `faults` is not an iterable of `Fault`.
-        ValueError: `delay` is negative, or too long to wait for.
+        ValueError: `delay` is negative or too long to wait for, or `port` is not from 0 to 65535.
     """
 
     def __init__(
         self,
-        replies: Iterable[Reply] | Callable[[Request], Reply] | None = None,
+        replies: Iterable[ReplyLike] | Callable[[Request], ReplyLike] | None = None,
         *,
         faults: Iterable[Fault] = (),
         tls: ssl.SSLContext | None = None,
         port: int = 0,
         delay: float = 0.0,
+        host: str = "127.0.0.1",
     ) -> None:
         self._replies = Replies(replies)
         check_seconds("delay", delay)
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port={port}: a port is from 0 to 65535, and 0 is any free one")
         self.requests: list[Request] = []
         self.connections = 0
         self.faults = faults
         self._tls = tls
-        self._port = port
+        self._address = host, port
         self._delay = delay
         self._listener: _Listener | None = None
 
@@ -105,7 +118,7 @@ class LoopbackServer:
 
     @property
     def url(self) -> str:
-        """The server's address, such as `http://127.0.0.1:49152`, or `https://…` with TLS.
+        """Where it can be asked from this machine, such as `http://127.0.0.1:49152`, or `https://…` with TLS.
 
         Raises:
             RuntimeError: the server is not running.
@@ -113,17 +126,18 @@ class LoopbackServer:
         if self._listener is None:
             raise RuntimeError("the server is not running: use it in a `with` statement, or call start() first")
         scheme = "http" if self._tls is None else "https"
-        return f"{scheme}://127.0.0.1:{self._listener.server_address[1]}"
+        host, port = self._address[0], self._listener.server_address[1]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  it is looked up here
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def start(self) -> LoopbackServer:
         """Listen, unless the server runs already; return the server itself.
 
         Raises:
-            OSError: the port can't be had; it may be in use.
-            OverflowError: the port is not from 0 to 65535.
+            OSError: the address can't be had: the port may be in use, or the host none of this machine's.
         """
         if self._listener is None:
-            self._listener = _Listener(self._port, self._accept, self._serve)
+            self._listener = _Listener(self._address, self._accept, self._serve)
         return self
 
     def close(self) -> None:
@@ -179,6 +193,7 @@ class LoopbackServer:
                     if not writer.keep_alive:
                         break
             except RequestError as error:
+                _logger.info("%d: %s", error.status, error)
                 writer = ResponseWriter(connection, closing)
                 writer.write(service_error(error.status, str(error)))
                 writer.close()
@@ -186,20 +201,25 @@ class LoopbackServer:
     def _respond(self, request: Request, writer: ResponseWriter) -> None:
         self.requests.append(request)
         writer.order(self._take_faults(accept=False))
-        with contextlib.suppress(ResponseOver):
-            writer.reach("head", "answer")
-            response = respond(request, self._replies)
-            if response.fault is not None:
-                writer.order([response.fault])
+        try:
+            with contextlib.suppress(ResponseOver):
                 writer.reach("head", "answer")
-            writer.write(response)
+                response = respond(request, self._replies)
+                if response.fault is not None:
+                    writer.order([response.fault])
+                    writer.reach("head", "answer")
+                writer.write(response)
+        finally:
+            asked = f"{request.method} {without_query(request.path)}"
+            asked = asked.encode("unicode_escape").decode()  # a terminal might obey what is no text
+            _logger.info("%s %s", asked, writer.status or "without an answer")
 
 
 class _Listener(socketserver.TCPServer):
     """Accepts connections, serves each on a thread of its own, and can end them all.
 
     Args:
-        port: the port to listen on; 0 lets the system choose a free one.
+        address: the host and the port to listen on.
         accept: called with each connection as it comes in; returns the socket to go on with.
         serve: called with that socket on the connection's thread, and with an event that is set when all ends.
     """
@@ -210,12 +230,14 @@ class _Listener(socketserver.TCPServer):
 
     def __init__(
         self,
-        port: int,
+        address: tuple[str, int],
         accept: Callable[[socket.socket], socket.socket],
         serve: Callable[[socket.socket, threading.Event], None],
     ) -> None:
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
         # The handler class that it asks for is never used: process_request serves connections in another way.
-        super().__init__(("127.0.0.1", port), socketserver.BaseRequestHandler)
+        super().__init__(address, socketserver.BaseRequestHandler)
         self._accept = accept
         self._serve = serve
         self._closing = threading.Event()

@@ -117,6 +117,7 @@ class ResponseWriter:
     Attributes:
         connection, closing: see above.
         keep_alive: see above; a fault may have changed it.
+        status: the status that has been sent, or is about to be; 0 before.
         event_stream: whether the body is a stream of events.
         compressor: what the body goes through, or None; a fault may take it away.
     """
@@ -134,6 +135,7 @@ class ResponseWriter:
         self.connection = connection
         self.closing = closing
         self.keep_alive = keep_alive
+        self.status = 0
         self.event_stream = False
         self.compressor: zlib._Compress | None = None
         self._chunked = chunked
@@ -206,6 +208,7 @@ class ResponseWriter:
             headers["Transfer-Encoding"] = "chunked"
         else:
             headers.pop("Transfer-Encoding", None)
+        self.status = response.status
         self.keep_alive = headers["Connection"] == "keep-alive"
         self.event_stream = response.content_type == _EVENT_STREAM
         if "Content-Encoding" in headers:

@@ -25,7 +25,7 @@ import pytest
 import requests
 import trustme
 
-from chatanywhere.testing import Fault, LoopbackServer, Reply, Request
+from chatanywhere.testing import Fault, LoopbackServer, Request
 
 TIMEOUT = 20.0  # seconds; reached only when something hangs
 NEVER = 3600.0  # seconds; a wait that ends only because the server is closed
@@ -877,7 +877,7 @@ def test_every_request_is_struck_whatever_it_asks_for() -> None:
 @pytest.mark.parametrize("form", [WEB, STREAM, WHOLE], ids=FORMS)
 def test_a_fault_may_be_a_reply(form: Form) -> None:
     """A fault in the script strikes the request whose turn it is, and no other."""
-    replies: list[Reply] = [
+    replies: list[list[str] | Fault] = [
         PIECES,
         Fault.status(503),
         Fault.reset_peer(after=1, first=1),

@@ -91,6 +91,48 @@ def test_the_server_and_the_client_are_closed(pytester: pytest.Pytester) -> None
     pytester.runpytest().assert_outcomes(passed=2, failed=1)
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_async_program_is_tested_offline(pytester: pytest.Pytester, backend: str) -> None:
+    """The async client asks the same server on any loop, without a plugin for it, and obeys the same marker."""
+    pytester.makepyfile(f"""
+        import anyio, pytest
+
+        @pytest.mark.chatanywhere(["one", ["t", "wo"]], protocol="web")
+        def test_program(chatanywhere_server, chatanywhere_async_client):
+            async def main():
+                first = await chatanywhere_async_client.complete("Hi")
+                async with chatanywhere_async_client.stream("Hi") as stream:
+                    return [first.text, *[piece async for piece in stream]]
+
+            assert "".join(anyio.run(main, backend="{backend}")) == "onetwo"
+            assert [request.path for request in chatanywhere_server.requests] == ["/v1/chat/gpt/"] * 2
+    """)
+    pytester.runpytest().assert_outcomes(passed=1)
+
+
+def test_the_async_client_is_closed(pytester: pytest.Pytester) -> None:
+    """After the test, passed or failed, its connections are closed."""
+    pytester.makepyfile("""
+        import asyncio, threading
+        import psutil, pytest
+
+        before = threading.active_count()
+        clients = []
+
+        @pytest.mark.parametrize("good", [True, False])
+        def test_program(chatanywhere_async_client, good):
+            clients.append(chatanywhere_async_client)  # not to be closed by garbage collection
+            asyncio.run(chatanywhere_async_client.complete("Hi"))
+            assert psutil.Process().net_connections("tcp")
+            assert good
+
+        def test_after():
+            assert threading.active_count() == before
+            assert psutil.Process().net_connections("tcp") == []
+    """)
+    pytester.runpytest_subprocess().assert_outcomes(passed=2, failed=1)
+
+
 def test_a_proxy_of_the_environment_is_not_used(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client reaches the server although the environment names a proxy."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")

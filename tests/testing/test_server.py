@@ -17,7 +17,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatanywhere.testing import LoopbackServer, Request
+from chatanywhere.testing import Fault, LoopbackServer, Request
 
 TIMEOUT = 20.0  # seconds; reached only when something hangs
 WEB = "/v1/chat/gpt/"
@@ -282,12 +282,14 @@ def test_the_models_are_listed(server: LoopbackServer) -> None:
 
 
 def test_an_unknown_path_is_not_found(server: LoopbackServer) -> None:
-    """Any other path has status 404 and the body of the framework that the service uses."""
+    """Any other path has status 404, and OpenAI's envelope lists what there is."""
     response = requests.get(server.url + "/v2/nothing?x=1", timeout=TIMEOUT)
     assert response.status_code == 404
-    body = response.json()
-    assert body.pop("timestamp")
-    assert body == {"status": 404, "error": "Not Found", "path": "/v2/nothing"}
+    error = response.json()["error"]
+    assert error.pop("message") == (
+        "Invalid URL (GET /v2/nothing): this server has POST /v1/chat/gpt/, POST /v1/chat/completions, GET /v1/models"
+    )
+    assert error == {"type": "invalid_request_error", "param": None, "code": "unknown_url"}
 
 
 @pytest.mark.parametrize(
@@ -299,7 +301,7 @@ def test_a_wrong_method_is_not_allowed(server: LoopbackServer, method: str, path
     response = requests.request(method, server.url + path, timeout=TIMEOUT)
     assert response.status_code == 405
     assert response.headers["Allow"] == allowed
-    assert response.json()["error"] == "Method Not Allowed"
+    assert response.json()["error"]["message"] == f"Not allowed to {method} on {path}: it takes {allowed}"
 
 
 @pytest.mark.parametrize("path", [WEB, OPENAI])
@@ -517,6 +519,30 @@ def test_a_single_str_is_not_taken_for_a_script() -> None:
         LoopbackServer(5)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_out_of_range_is_an_error(port: int) -> None:
+    """A port that no system has is refused when the server is made, with the range."""
+    with pytest.raises(ValueError, match=f"port={port}: a port is from 0 to 65535"):
+        LoopbackServer(port=port)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::1", "::"])
+def test_the_host_may_be_another(host: str) -> None:
+    """The server listens where it is told to, and its url reaches it from this machine."""
+    if ":" in host and not has_ipv6():
+        pytest.skip("needs IPv6")
+    with LoopbackServer(["Hello!"], host=host) as server:
+        assert ask_web(server).text == "Hello!"
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize("delay", [-1, float("inf"), float("nan")])
 def test_a_delay_that_cannot_be_waited_for_is_an_error(delay: float) -> None:
     """A delay that is negative, endless or no number is refused when the server is made."""
@@ -559,10 +585,39 @@ def test_what_is_no_reply_is_reported(reply: Any, caplog: pytest.LogCaptureFixtu
     with LoopbackServer([reply]) as server:
         response = ask_web(server)
     assert response.status_code == 500
-    assert "TypeError: a reply is a str, a sequence of str or a Fault" in response.json()["error"]["message"]
+    assert (
+        "TypeError: a reply is a Reply, a str, a sequence of str, a dict or a Fault"
+        in response.json()["error"]["message"]
+    )
 
 
 # What arrived
+
+
+def test_requests_are_logged_without_secrets(caplog: pytest.LogCaptureFixture, no_thread_left: None) -> None:
+    """Each request is a line with its method, path and status; neither the key nor a query gets into the log."""
+    caplog.set_level("INFO", "chatanywhere.testing.server")
+    with LoopbackServer(["Hello!"], faults=[Fault.status(503, first=1)]) as server:
+        ask_openai(server)
+        ask_openai(server)
+        requests.get(server.url + "/v2/\x1b[1m?key=secret", headers={"Authorization": "Bearer secret"}, timeout=TIMEOUT)
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), TIMEOUT) as connection:
+            connection.sendall(b"GET /\x1b HTTP/1.1\r\n\r\n")
+            connection.recv(1)
+            connection.sendall(b"nonsense\r\n")
+            while connection.recv(4096):
+                pass
+        server.faults = [Fault.reset_peer()]
+        with pytest.raises(requests.ConnectionError):
+            requests.get(server.url + "/v1/models", timeout=TIMEOUT)
+    assert {record.getMessage() for record in caplog.records} == {
+        f"POST {OPENAI} 503",
+        f"POST {OPENAI} 200",
+        "GET /v2/%1B%5B1m 404",
+        r"GET /\x1b 404",
+        "400: malformed request line",
+        "GET /v1/models without an answer",
+    }
 
 
 def test_requests_are_recorded_as_they_were_sent(server: LoopbackServer) -> None:
