@@ -31,7 +31,8 @@ class Accumulator:
                 if self._keep_text:
                     self._reasoning.append(event.text)
             case ToolCallDelta():
-                self._tool_calls.setdefault(event.index, []).append(event)
+                if self._keep_text:
+                    self._tool_calls.setdefault(event.index, []).append(event)
             case Started():
                 self._started = event
                 return False

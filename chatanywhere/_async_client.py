@@ -317,7 +317,7 @@ class AsyncClient:
         proxy: str | None = None,
         verify: bool | str | os.PathLike[str] = True,
         headers: Mapping[str, str] | None = None,
-        max_response_bytes: int | None = 256 * 1024 * 1024,
+        max_response_bytes: int | None = DEFAULT,
         keepalive_expiry: float | None = 30.0,
         max_threads: int = 40,
     ) -> None:
@@ -372,6 +372,7 @@ class AsyncClient:
             extra_headers=extra_headers,
             extra_query=extra_query,
             extra_body=extra_body,
+            keep_text=keep_text,
             options=options,
         )
         return AsyncStream(call, self._workers, keep_text=keep_text)

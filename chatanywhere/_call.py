@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from ._config import (
     Settings,
-    check_max_response_bytes,
     check_options,
     check_types,
     checked_headers,
@@ -95,6 +94,7 @@ class Service:
         extra_headers: Mapping[str, str] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        keep_text: bool = True,
         stream: bool = True,
         kept_back: bool = False,
         options: Mapping[str, Any],
@@ -134,7 +134,7 @@ class Service:
             retry=retry,
             headers={**(headers or {}), **(extra_headers or {})},
             query=extra_query,
-            max_response_bytes=max_response_bytes,
+            max_bytes=settings.largest_response(max_response_bytes, kept=keep_text),
             own_fields=options.keys() | (extra_body or {}).keys(),
             kept_back=kept_back,
             repeats_timeouts=stream,
@@ -151,7 +151,7 @@ class Service:
         if wire.chats_only:
             raise RuntimeError(f"the {wire.name} protocol has no {endpoint.path}: use protocol='openai'")
         self.settings.check_key()
-        return Call(self, endpoint)
+        return Call(self, endpoint, max_bytes=self.settings.largest_response())
 
     def close(self) -> None:
         """Close the pooled connections; the next call opens new ones."""
@@ -171,7 +171,8 @@ class Call(Generic[T]):
         service: what is asked.
         endpoint: what it is asked for.
         body: what is sent; None for nothing.
-        timeout, retry, headers, max_response_bytes: as in `Client.stream`.
+        max_bytes: the largest answer; None for no limit.
+        timeout, retry, headers: as in `Client.stream`.
         query: further parameters of the URL.
         own_fields: those of the body that the caller has set; no service is asked without them.
         kept_back: the reader gives nothing out before the end, so even an answer that was cut is asked for again.
@@ -193,11 +194,11 @@ class Call(Generic[T]):
         endpoint: Endpoint[T],
         body: Mapping[str, Any] | None = None,
         *,
+        max_bytes: int | None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, Any] | None = None,
-        max_response_bytes: int | None = DEFAULT,
         own_fields: Collection[str] = (),
         kept_back: bool = False,
         repeats_timeouts: bool = True,
@@ -210,10 +211,7 @@ class Call(Generic[T]):
         self._refused: frozenset[str] = frozenset()
         self._host = service.hosts[0]  # that is asked, or was last
         self._query = checked_query(query)
-        if max_response_bytes is DEFAULT:
-            max_response_bytes = settings.max_response_bytes
-        check_max_response_bytes(max_response_bytes)
-        self._max_response_bytes = max_response_bytes
+        self._max_bytes = max_bytes
         self._kept_back = kept_back
         self._repeats_timeouts = repeats_timeouts
         own_headers = checked_headers(headers)
@@ -368,7 +366,8 @@ class Call(Generic[T]):
     def _begin_reading(self, response: HTTPResponse, data: bytes) -> None:
         """The head of an answer has come, and perhaps the beginning of its body."""
         if 200 <= response.status_code < 300:
-            decoder = self._endpoint.decoder(response.headers.get("content-type", ""))
+            endpoint = self._endpoint
+            decoder = endpoint.decoder(response.headers.get("content-type", ""), endpoint.max_json)
             self._reading = Reading(response.body, decoder)
             self.response = response
             if self._refused:
@@ -513,10 +512,10 @@ class Call(Generic[T]):
     def _reuse(self, host: str) -> Exchange | None:
         if self._fresh:
             return None
-        return self._service.transport.reuse(self.scope, self._request(host), self._max_response_bytes)
+        return self._service.transport.reuse(self.scope, self._request(host), self._max_bytes)
 
     def _open(self, host: str) -> Exchange | PublicExchange:
-        return self._service.transport.open(self.scope, self._request(host), self._max_response_bytes)
+        return self._service.transport.open(self.scope, self._request(host), self._max_bytes)
 
     def _request(self, host: str) -> HTTPRequest:
         endpoint = self._endpoint

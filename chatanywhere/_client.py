@@ -39,7 +39,8 @@ class Client:
         proxy: a URL: `http://`, `https://`, `socks5://`, `socks5h://`; None takes the environment's, `""` none.
         verify: whether to verify TLS certificates, or the path of a file or folder of CA certificates.
         headers: sent with every request; they replace the client's own of the same name.
-        max_response_bytes: the largest answer, in bytes after decompression; None for no limit.
+        max_response_bytes: the largest answer, in bytes after decompression; None for no limit. Else 256 MiB, and
+            no limit with `keep_text=False`.
         keepalive_expiry: seconds after which an idle connection is not used again; None for no limit, 0 closes each
             after its answer.
 
@@ -60,7 +61,7 @@ class Client:
         proxy: str | None = None,
         verify: bool | str | os.PathLike[str] = True,
         headers: Mapping[str, str] | None = None,
-        max_response_bytes: int | None = 256 * 1024 * 1024,
+        max_response_bytes: int | None = DEFAULT,
         keepalive_expiry: float | None = 30.0,
     ) -> None:
         settings = Settings(
@@ -104,8 +105,9 @@ class Client:
             retry: instead of the client's.
             headers: in addition to the client's.
             max_response_bytes: instead of the client's.
-            keep_text: False for an answer so long that its text would fill the memory: the pieces are given out
-                only, and `text`, `reasoning`, `completion.text` and an error's `partial` stay empty.
+            keep_text: False for an answer so long that it would fill the memory: the pieces are given out only, and
+                `text`, `reasoning`, the same and `tool_calls` of `completion`, and an error's `partial` stay empty.
+                Its size is not limited, unless `max_response_bytes` was given.
             extra_headers: what `headers` is, by the name that OpenAI's library has for it; it comes last.
             extra_query: parameters of the URL, which replace those of the base URL.
             extra_body: fields of the JSON body, whatever their names; they replace all others, and None is `null`.
@@ -129,6 +131,7 @@ class Client:
             extra_headers=extra_headers,
             extra_query=extra_query,
             extra_body=extra_body,
+            keep_text=keep_text,
             options=options,
         )
         return Stream(call, keep_text=keep_text)

@@ -15,13 +15,15 @@ from urllib.parse import SplitResult, unquote_plus, urlencode, urlsplit
 
 from ._errors import AuthenticationError
 from ._http.environment import checked_proxy
-from ._policy import Retry, RetryLike, Timeout, TimeoutLike
+from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 from ._protocols import find_protocol
 from ._protocols.protocol import ChatProtocol
 from ._protocols.service import HOST, KEY_PAGE
 from ._secrets import Secrets, without_password
 
 Url: TypeAlias = "str | Sequence[str]"
+
+_MAX_RESPONSE = 256 * 1024 * 1024  # bytes
 
 _QUOTES = tuple("\"'`“”‘’„«»")
 
@@ -32,7 +34,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "proxy": ((str, type(None)), "a str"),
     "verify": ((bool, str, os.PathLike), "True, False or a path"),
     "headers": ((Mapping, type(None)), "a dict"),
-    "max_response_bytes": ((int, type(None)), "an int, or None for no limit"),
+    "max_response_bytes": ((int, type(None), type(DEFAULT)), "an int, or None for no limit"),
     "keepalive_expiry": ((int, float, type(None)), "a number of seconds, or None for no limit"),
     "stream": ((bool,), "True or False"),
     "extra_headers": ((Mapping, type(None)), "a dict"),
@@ -94,7 +96,7 @@ class Settings:
     proxy: str | None = field(default=None, repr=False)
     verify: bool | str | os.PathLike[str] = True
     headers: Mapping[str, str] | None = field(default=None, repr=False)
-    max_response_bytes: int | None = 256 * 1024 * 1024
+    max_response_bytes: int | None = DEFAULT
     keepalive_expiry: float | None = 30.0
     wire: ChatProtocol = field(init=False, repr=False)
     hosts: tuple[str, ...] = field(init=False)
@@ -144,6 +146,22 @@ class Settings:
                 status_code=401,
             )
 
+    def largest_response(self, asked_for: int | None = DEFAULT, *, kept: bool = True) -> int | None:
+        """Return the bytes that an answer may have, None for no limit.
+
+        Args:
+            asked_for: the call's own limit.
+            kept: the answer is kept; one that is not needs no limit but one that was asked for.
+
+        Raises:
+            ValueError, TypeError: `asked_for` is no limit.
+        """
+        check_max_response_bytes(asked_for)
+        limit = self.max_response_bytes if asked_for is DEFAULT else asked_for
+        if limit is not DEFAULT:
+            return limit
+        return _MAX_RESPONSE if kept else None
+
     def arguments(self) -> dict[str, Any]:
         """Return what a client pickles: the arguments without the key, which the other process has to know itself."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.init and each.name != "api_key"}
@@ -168,7 +186,7 @@ def check_max_response_bytes(limit: int | None) -> None:
         ValueError, TypeError: it is none.
     """
     check_types(max_response_bytes=limit)
-    if limit is not None and limit < 1:
+    if isinstance(limit, int) and limit < 1:
         raise ValueError(f"max_response_bytes={limit}: a positive number of bytes, or None for no limit")
 
 

@@ -180,7 +180,10 @@ class _Default:
     """Says that an argument was not given, where None means "off"."""
 
     def __repr__(self) -> str:
-        return "<the client's>"
+        return "<default>"
+
+    def __reduce__(self) -> str:
+        return "DEFAULT"  # there is one, in copies and other processes too
 
 
 DEFAULT: Any = _Default()

@@ -38,7 +38,7 @@ class Reading(Generic[T]):
         """Yield the events that `data` completes; `b""` says that the connection has ended.
 
         An error is left in `error`, behind the events that came before it. None is yielded between the blocks of
-        what was compressed: they may be many, and hold no event.
+        what was compressed, which may be many and hold no event, and while much JSON is read at once.
         """
         body, decoder = self._body, self._decoder
         events: list[T] = []
@@ -52,7 +52,8 @@ class Reading(Generic[T]):
                 if not decoder.done:
                     decoder.feed(block, events)
             if body.complete and not decoder.done:
-                decoder.finish(events)
+                for _ in decoder.finish(events) or ():
+                    yield None
         except ChatAnywhereError as error:
             failure = error
         yield from events
@@ -64,7 +65,7 @@ class Reading(Generic[T]):
 
     def fail(self, error: ChatAnywhereError) -> None:
         """Take note of what went wrong with the connection or its bytes."""
-        if self.done:
+        if self.done and not self._body.damaged:
             self.complete = True  # nothing was missing but the end of the framing
         elif isinstance(self._decoder, ErrorDecoder) and not isinstance(error, StreamCancelledError):
             self.error = self._decoder.error()  # the status says more than a body that was cut

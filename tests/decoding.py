@@ -70,7 +70,8 @@ def decode(decoder: Decoder[Event], *blocks: bytes) -> Decoded:
             if not decoder.done:
                 decoder.feed(block, events)
         if not decoder.done:
-            decoder.finish(events)
+            for _ in decoder.finish(events) or ():
+                pass
     except ChatAnywhereError as error:
         return Decoded(events, error)
     return Decoded(events, None)

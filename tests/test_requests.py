@@ -353,15 +353,15 @@ def test_any_endpoint_may_have_such_fields(raw_server: RawServer) -> None:
         return [b"HTTP/1.1 400 No\r\nContent-Length: %d\r\n\r\n%b" % (len(name), name.encode()), None]
 
     raw_server.steps = answer
-    endpoint = Endpoint("POST", "/embeddings", lambda _: JSONDecoder(list, "a list"), added=fields)
+    endpoint = Endpoint("POST", "/embeddings", lambda *_: JSONDecoder(list, "a list"), added=fields)
     service = Service(Settings(KEY, base_url=raw_server.url))
     body = {"input": "Hi", "encoding_format": "base64", "dimensions": 3}
-    assert Call(service, endpoint, body, retry=None).read() == [42]
+    assert Call(service, endpoint, body, max_bytes=None, retry=None).read() == [42]
     assert len(raw_server.requests) == 3
-    assert Call(service, endpoint, body, retry=None).read() == [42]
+    assert Call(service, endpoint, body, max_bytes=None, retry=None).read() == [42]
     assert len(raw_server.requests) == 4
     with pytest.raises(APIStatusError, match="encoding_format"):
-        Call(service, endpoint, body, own_fields=["encoding_format"], retry=None).read()
+        Call(service, endpoint, body, max_bytes=None, own_fields=["encoding_format"], retry=None).read()
     service.close()
 
 

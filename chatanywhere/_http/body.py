@@ -83,6 +83,11 @@ class Body:
         """Whether it is complete, and its connection can be used again: it has not ended, and no more has come."""
         return self.complete and not self.surplus and not self._ended
 
+    @property
+    def damaged(self) -> bool:
+        """Whether compressed data was wrong, its check included: then none of the content can be trusted."""
+        return self._decompress is not None and self._decompress.damaged
+
     def feed(self, data: bytes) -> Iterable[bytes]:
         """Return the content that `data` completes, in blocks of at most 256 KiB where it was compressed.
 

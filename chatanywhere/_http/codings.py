@@ -22,7 +22,13 @@ _SHOWN = 64  # characters of a header that an error repeats
 
 
 class Decompressor(Protocol):
-    """Takes one body's compressed data, and knows whether it came to its end."""
+    """Takes one body's compressed data, and knows whether it came to its end.
+
+    Attributes:
+        damaged: the data was wrong, its check included.
+    """
+
+    damaged: bool
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Return the content that `data` completes, in blocks of at most 256 KiB.
@@ -67,6 +73,7 @@ class _Inflater:
         self._held = b""  # what is too short to tell which format, or whether a further member, it begins
         self._inflate: zlib._Decompress | None = None
         self._over = False
+        self.damaged = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         if self._over:  # padding behind the end
@@ -86,6 +93,7 @@ class _Inflater:
             try:
                 block = self._inflate.decompress(data, _BLOCK)
             except zlib.error as exc:
+                self.damaged = True
                 yield from _until_damage(before, data)
                 raise ProtocolError(f"the answer is not {self._coding}: {exc}") from exc
             if block:
@@ -159,6 +167,7 @@ class _Expander:
         self._ahead: _Member | None = None
         self._behind: _Member | None = None
         self._over = False
+        self.damaged = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         data = self._held + data
@@ -191,6 +200,7 @@ class _Expander:
         except ahead.errors as exc:
             rest = yield from _until_damage_or_end(behind, data, given)
             if rest is None:
+                self.damaged = True
                 raise ProtocolError(f"the answer is not {self._coding}: {exc}") from exc
         else:
             if not ahead.eof:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .._errors import ProtocolError, StreamInterruptedError
 from .._types import Event, Finished, Messages, ReasoningDelta, Started, TextDelta, ToolCallDelta, Usage
 from . import sse
+from .json_text import MAX_DEPTH, MAX_JSON, JSONText, check
 from .protocol import ChatProtocol, Decoder, Endpoint, JSONDecoder, bearer
 from .service import error_in_stream, media_type
 from .text import TextDecoder, Utf8Decoder
@@ -26,15 +27,15 @@ def _model_ids(answer: Any) -> list[str]:
     return ids
 
 
-MODELS = Endpoint("GET", "/models", lambda _: JSONDecoder(_model_ids, "a list of models"))
+MODELS = Endpoint("GET", "/models", lambda _, max_json: JSONDecoder(_model_ids, "a list of models", max_json))
 """Lists the models."""
 
 
-def _chat_decoder(content_type: str) -> Decoder[Event]:
+def _chat_decoder(content_type: str, max_json: int = MAX_JSON) -> Decoder[Event]:
     kind = media_type(content_type)
     if kind == "text/html":
         return TextDecoder(maybe_page=True, text_allowed=False)
-    return _ObjectDecoder() if kind == "application/json" else _EventDecoder()
+    return _ObjectDecoder(max_json) if kind == "application/json" else _EventDecoder()
 
 
 class OpenAIProtocol(ChatProtocol):
@@ -89,24 +90,25 @@ class _ObjectDecoder:
 
     done = False
 
-    def __init__(self) -> None:
-        self._content: list[bytes] = []
+    def __init__(self, max_json: int) -> None:
+        self._text = JSONText(max_json)
 
     def feed(self, block: bytes, events: list[Event]) -> None:
-        self._content.append(block)
+        self._text.feed(block)
 
-    def finish(self, events: list[Event]) -> None:
+    def finish(self, events: list[Event]) -> Iterator[None]:
+        beginning = self._text.beginning
         try:
-            text = b"".join(self._content).decode()
-        except UnicodeDecodeError as exc:
-            raise ProtocolError("the answer is not UTF-8") from exc
-        chunks = _ChunkReader()
+            value = yield from self._text.read()
+        except ValueError as exc:
+            raise ProtocolError(f"the answer is not a chat completion: {_excerpt(beginning)}") from exc
+        chunks = _ChunkReader(lambda _: value)
         try:
-            chunks.add(text, events)
+            chunks.add(beginning, events)
         finally:
             chunks.flush(events)
         if not chunks.finished:
-            raise ProtocolError(f"the answer is not a chat completion: {_excerpt(text)}")
+            raise ProtocolError(f"the answer is not a chat completion: {_excerpt(beginning)}")
 
 
 _raw_decode = json.JSONDecoder().raw_decode
@@ -140,14 +142,16 @@ def _fastest_loads() -> Callable[[str], Any]:
     return orjson.loads
 
 
+_MOST = 1000  # choices, or tool calls of one; going through more would hold up an event loop
+
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 class _ChunkReader:
     """Reads chat completion chunks, and puts pieces of one kind that arrived together into one event."""
 
-    def __init__(self) -> None:
-        self._loads = _fastest_loads()
+    def __init__(self, loads: Callable[[str], Any] | None = None) -> None:
+        self._loads = loads or _fastest_loads()
         self.finished = False
         self._started = False
         self._kind: type[TextDelta] | type[ReasoningDelta] = TextDelta
@@ -161,6 +165,8 @@ class _ChunkReader:
             ProtocolError, APIStatusError: something is wrong; what came before it is there after a `flush`.
         """
         try:
+            if len(data) > 2 * MAX_DEPTH:
+                check(data)
             try:
                 chunk = self._loads(data)
             except Exception:  # the fast readers have errors of their own, and refuse some of what json reads
@@ -170,7 +176,10 @@ class _ChunkReader:
             if not self._started:
                 self._started = True
                 events.append(Started(_text_or_none(chunk.get("id")), _text_or_none(chunk.get("model"))))
-            for choice in chunk.get("choices") or ():
+            choices = chunk.get("choices") or ()
+            if len(choices) > _MOST:
+                raise ValueError("too many choices")
+            for choice in choices:
                 if choice.get("index"):
                     continue  # another answer to the same question
                 # "message" is where the answer that is not streamed has its text.
@@ -186,6 +195,8 @@ class _ChunkReader:
                         self._piece(TextDelta, content, events)
                 calls = delta.get("tool_calls")
                 if calls:
+                    if len(calls) > _MOST:
+                        raise ValueError("too many tool calls")
                     self.flush(events)
                     events.extend(map(_tool_call, calls, range(len(calls))))
                 reason = choice.get("finish_reason")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from .._errors import ProtocolError
 from .json_body import encode_json, fields_of, tool_call_fields
+from .json_text import MAX_JSON, JSONText
 
 if TYPE_CHECKING:
     from .._types import Completion, Event, Message, Messages, MessagesLike
@@ -30,11 +30,13 @@ class Decoder(Protocol[T]):
             ProtocolError, APIStatusError: something is wrong; the events before that place have been appended.
         """
 
-    def finish(self, events: list[T]) -> None:
+    def finish(self, events: list[T]) -> Iterable[None] | None:
         """Append what is left when the content has ended.
 
-        Raises:
-            StreamInterruptedError, ProtocolError: it ended too early.
+        Where that takes long, an iterable is returned that does it, with pauses.
+
+        Raises (also while that is iterated):
+            StreamInterruptedError, ProtocolError: it ended too early, or is not what the protocol allows.
         """
 
 
@@ -45,21 +47,23 @@ class JSONDecoder(Generic[T]):
         parse: makes of the value what the caller gets; an error of its that a wrong shape leads to says
             that the value is not what was asked for.
         what: what was asked for, for the error.
+        max_json: the bytes that the answer may have.
     """
 
     done = False
 
-    def __init__(self, parse: Callable[[Any], T], what: str) -> None:
+    def __init__(self, parse: Callable[[Any], T], what: str, max_json: int = MAX_JSON) -> None:
         self._parse = parse
         self._what = what
-        self._content: list[bytes] = []
+        self._text = JSONText(max_json)
 
     def feed(self, block: bytes, events: list[T]) -> None:
-        self._content.append(block)
+        self._text.feed(block)
 
-    def finish(self, events: list[T]) -> None:
+    def finish(self, events: list[T]) -> Iterator[None]:
         try:
-            events.append(self._parse(json.loads(b"".join(self._content))))
+            value = yield from self._text.read()
+            events.append(self._parse(value))
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as exc:
             raise ProtocolError(f"the answer is not {self._what}") from exc
 
@@ -76,19 +80,22 @@ class Endpoint(Generic[T]):
     Attributes:
         method: the HTTP method; `"GET"` sends no body.
         path: what follows the base URL, such as `https://host/v1`.
-        decoder: makes a decoder for an answer with this `Content-Type`.
+        decoder: makes a decoder for an answer with this `Content-Type`, of which JSON that is read at once may have
+            so many bytes.
         headers: makes the headers of a request from the base URL and the key; this is how the key is sent.
         encode: writes the body.
         added: fields of the body that the caller has not asked for, and that the answer is worth having without: a
             service that refuses one is asked again without it.
+        max_json: the bytes of JSON that is read at once; more for answers that carry vectors or pictures.
     """
 
     method: str
     path: str
-    decoder: Callable[[str], Decoder[T]]
+    decoder: Callable[[str, int], Decoder[T]]
     headers: Callable[[str, str | None], dict[str, str]] = bearer
     encode: Callable[[Mapping[str, Any]], bytes] = encode_json
     added: tuple[str, ...] = ()
+    max_json: int = MAX_JSON
 
 
 class ChatProtocol(ABC):

@@ -25,6 +25,7 @@ from .._errors import (
     UnprocessableEntityError,
 )
 from .envelope import Envelope, is_error, read_error, shortened, unescaped
+from .json_text import MAX_DEPTH
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,9 +35,6 @@ KEY_PAGE = "https://github.com/chatanywhere/GPT_API_free"
 
 HOST = re.compile(r"(.*\.)?chatanywhere\.(tech|org|cn|com\.cn)")
 """The names of the service's hosts."""
-
-MAX_DEPTH = 100
-"""How deep the JSON of an error may be nested to be given out as more than its text."""
 
 _BY_STATUS: dict[int, type[APIStatusError]] = {
     400: BadRequestError,

@@ -8,6 +8,8 @@ from __future__ import annotations
 MAX_EVENT = 16 * 1024 * 1024
 """Characters that one line, or the data of one event, may have."""
 
+_MANY = 4096  # pieces that are joined, since each costs some dozen bytes beside its characters
+
 
 class EventStreamDecoder:
     """Turns the text of an event stream, cut anywhere, into the `data` of its events.
@@ -18,10 +20,8 @@ class EventStreamDecoder:
     """
 
     def __init__(self) -> None:
-        self._tail: list[str] = []  # pieces of a line that has not ended yet
-        self._tail_size = 0
-        self._data: list[str] = []  # data lines of an event that has not ended yet
-        self._data_size = 0
+        self._tail = _SmallPieces("")  # of a line that has not ended yet
+        self._data = _SmallPieces("\n")  # the data lines of an event that has not ended yet
         self._begun = False
         self._after_cr = False
 
@@ -44,21 +44,21 @@ class EventStreamDecoder:
             self._after_cr = text.endswith("\r")
             text = text.replace("\r\n", "\n").replace("\r", "\n")
         lines = text.split("\n")
-        # A line is joined once, when its end has come: joining at each block would take quadratic time.
-        self._tail.append(lines[0])
-        self._tail_size += len(lines[0])
-        if self._tail_size > MAX_EVENT:
+        tail = self._tail
+        if tail.size + len(lines[0]) > MAX_EVENT:
             raise ValueError(f"a line of the event stream is longer than {MAX_EVENT} characters")
-        if len(lines) > 1:
-            lines[0] = "".join(self._tail)
-            last = lines.pop()
-            self._tail = [last]
-            self._tail_size = len(last)
+        last = lines.pop()
+        if lines:
+            if tail.size:
+                tail.append(lines[0])
+                lines[0] = tail.take()
             self._read(lines, found)
+        if last:
+            tail.append(last)
 
     def _read(self, lines: list[str], found: list[str]) -> None:
         data = self._data
-        if not data and not any(lines[1::2]):
+        if not data.size and not any(lines[1::2]):
             # What nearly all servers send, a line of data and a blank one in turn, is taken in one go.
             values = [line[6:] for line in lines[::2] if line.startswith("data: ")]
             if 2 * len(values) == len(lines):
@@ -69,14 +69,45 @@ class EventStreamDecoder:
                 value = line[6:] if line[5:6] == " " else line[5:]
             elif line == "data":
                 value = ""
-            elif line or not data:
+            elif line or not data.size:
                 continue
             else:
-                found.append(data[0] if len(data) == 1 else "\n".join(data))
-                data.clear()
-                self._data_size = 0
+                found.append(data.take())
                 continue
             data.append(value)
-            self._data_size += len(value) + 1  # the line end counts, or empty lines would be free
-            if self._data_size > MAX_EVENT:
+            if data.size > MAX_EVENT:
                 raise ValueError(f"an event of the stream is larger than {MAX_EVENT} characters")
+
+
+class _SmallPieces:
+    """Text that comes in pieces, joined in time, so that small ones take little more memory than their characters.
+
+    Joining at each piece would take quadratic time.
+
+    Args:
+        between: what stands between two pieces.
+
+    Attributes:
+        size: characters; a line end behind each piece counts too, or empty lines would be free.
+    """
+
+    def __init__(self, between: str) -> None:
+        self._between = between
+        self._joined: list[str] = []
+        self._pieces: list[str] = []
+        self.size = 0
+
+    def append(self, piece: str) -> None:
+        self._pieces.append(piece)
+        self.size += len(piece) + len(self._between)
+        if len(self._pieces) == _MANY:
+            self._joined.append(self._between.join(self._pieces))
+            self._pieces.clear()
+
+    def take(self) -> str:
+        """Return it, and begin anew."""
+        text = self._between.join(self._joined + self._pieces)
+        self._joined.clear()
+        self._pieces.clear()
+        self.size = 0
+        return text

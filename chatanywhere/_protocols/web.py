@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._types import Event, Messages
+from .json_text import MAX_JSON
 from .protocol import ChatProtocol, Decoder, Endpoint
 from .service import media_type
 from .text import TextDecoder
@@ -24,7 +25,7 @@ def _page_headers(base_url: str, api_key: str | None) -> dict[str, str]:
     }
 
 
-def _decoder(content_type: str) -> Decoder[Event]:
+def _decoder(content_type: str, max_json: int = MAX_JSON) -> Decoder[Event]:
     return TextDecoder(maybe_page=media_type(content_type) == "text/html")
 
 

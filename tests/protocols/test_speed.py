@@ -161,7 +161,8 @@ def test_importing_the_client_adds_these_modules() -> None:
             "_call", "_client", "_config", "_errors", "_http", "_http.body", "_http.codings", "_http.connections",
             "_http.dialing", "_http.environment", "_http.exchange", "_http.head", "_http.idle", "_http.names",
             "_http.scope", "_http.sockets", "_http.transport", "_policy", "_protocols", "_protocols.envelope",
-            "_protocols.json_body", "_protocols.protocol", "_protocols.service", "_reading", "_secrets",
+            "_protocols.json_body", "_protocols.json_text", "_protocols.protocol", "_protocols.service", "_reading",
+            "_secrets",
         )),
     ]  # fmt: skip
     # The last ones come with dataclasses.
