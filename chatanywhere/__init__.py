@@ -38,7 +38,19 @@ if TYPE_CHECKING:
     )
     from ._policy import Retry, Timeout
     from ._stream import Stream
-    from ._types import Completion, Finished, ReasoningDelta, Started, TextDelta, ToolCall, ToolCallDelta, Usage
+    from ._types import (
+        Choice,
+        Completion,
+        Extra,
+        Finished,
+        ReasoningDelta,
+        RefusalDelta,
+        Started,
+        TextDelta,
+        ToolCall,
+        ToolCallDelta,
+        Usage,
+    )
     from .provider import AsyncGeneratorProvider, ChatAnywhere, ChatAnywhereAPI
 
 __version__ = "0.1.0"
@@ -55,9 +67,11 @@ __all__ = [
     "ChatAnywhere",
     "ChatAnywhereAPI",
     "ChatAnywhereError",
+    "Choice",
     "Client",
     "Completion",
     "ConflictError",
+    "Extra",
     "Finished",
     "InsufficientBalanceError",
     "InternalServerError",
@@ -69,6 +83,7 @@ __all__ = [
     "QuotaExceededError",
     "RateLimitError",
     "ReasoningDelta",
+    "RefusalDelta",
     "Retry",
     "Started",
     "Stream",
@@ -91,7 +106,19 @@ _HOMES = {
     **dict.fromkeys(("Retry", "Timeout"), "_policy"),
     **dict.fromkeys(("AsyncGeneratorProvider", "ChatAnywhere", "ChatAnywhereAPI"), "provider"),
     **dict.fromkeys(
-        ("Completion", "Finished", "ReasoningDelta", "Started", "TextDelta", "ToolCall", "ToolCallDelta", "Usage"),
+        (
+            "Choice",
+            "Completion",
+            "Extra",
+            "Finished",
+            "ReasoningDelta",
+            "RefusalDelta",
+            "Started",
+            "TextDelta",
+            "ToolCall",
+            "ToolCallDelta",
+            "Usage",
+        ),
         "_types",
     ),
 }

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from ._types import Completion, Event, Finished, ReasoningDelta, Started, TextDelta, ToolCall, ToolCallDelta, Usage
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ._merging import merge
+from ._types import (
+    Choice,
+    Completion,
+    Event,
+    Extra,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
 
 
 class Accumulator:
@@ -14,11 +31,9 @@ class Accumulator:
 
     def __init__(self, *, keep_text: bool = True) -> None:
         self._keep_text = keep_text
-        self._text = _GrowingText()
-        self._reasoning = _GrowingText()
-        self._tool_calls: dict[int, list[ToolCallDelta]] = {}
-        self._started: Started | None = None
-        self._finished: Finished | None = None
+        self._first = _ChoiceSoFar()
+        self._choices = {0: self._first}
+        self._started = Started(None, None)
         self._usage: Usage | None = None
 
     def add(self, event: Event) -> bool:
@@ -26,43 +41,94 @@ class Accumulator:
         match event:
             case TextDelta():
                 if self._keep_text:
-                    self._text.append(event.text)
+                    (self._choice(event.index) if event.index else self._first).text.append(event.text)
             case ReasoningDelta():
                 if self._keep_text:
-                    self._reasoning.append(event.text)
+                    self._choice(event.index).reasoning.append(event.text)
+            case RefusalDelta():
+                if self._keep_text:
+                    self._choice(event.index).refusal.append(event.text)
             case ToolCallDelta():
                 if self._keep_text:
-                    self._tool_calls.setdefault(event.index, []).append(event)
+                    self._choice(event.choice).tool_calls.setdefault(event.index, []).append(event)
+            case Extra():
+                if self._keep_text and "logprobs" in event.fields:
+                    self._choice(event.index).logprobs.append(event.fields["logprobs"])
             case Started():
-                self._started = event
+                old = self._started
+                self._started = Started(
+                    old.id or event.id, old.model or event.model, old.created if old.created else event.created
+                )
                 return False
             case Finished():
-                self._finished = event
+                self._choice(event.index).finish_reason = event.reason
                 return False
             case _:
                 self._usage = event
                 return False
         return True
 
+    def _choice(self, index: int) -> _ChoiceSoFar:
+        choice = self._choices.get(index)
+        if choice is None:
+            # In a copy, because another thread may be going through them.
+            choice = _ChoiceSoFar()
+            self._choices = {**self._choices, index: choice}
+        return choice
+
     @property
     def text(self) -> str:
-        return self._text.joined()
+        return self._first.text.joined()
 
     @property
     def reasoning(self) -> str:
-        return self._reasoning.joined()
+        return self._first.reasoning.joined()
 
-    def completion(self, request_id: str | None) -> Completion:
-        """The answer as a value."""
+    def completion(self, request_id: str | None, chunks: Sequence[str] = ()) -> Completion:
+        """The answer as a value.
+
+        Args:
+            request_id: from its headers.
+            chunks: the JSON of the objects that it consists of.
+        """
+        choices = tuple(choice.value(index) for index, choice in sorted(self._choices.items()))
+        first = choices[0]
         return Completion(
-            text=self.text,
-            reasoning=self.reasoning,
-            tool_calls=tuple(_tool_call(deltas) for _, deltas in sorted(self._tool_calls.items())),
-            finish_reason=self._finished.reason if self._finished else None,
+            text=first.text,
+            reasoning=first.reasoning,
+            tool_calls=first.tool_calls,
+            finish_reason=first.finish_reason,
             usage=self._usage,
-            id=self._started.id if self._started else None,
-            model=self._started.model if self._started else None,
+            id=self._started.id,
+            model=self._started.model,
             request_id=request_id,
+            refusal=first.refusal,
+            created=self._started.created,
+            choices=choices,
+            _chunks=tuple(chunks),
+        )
+
+
+class _ChoiceSoFar:
+    """One of the answers, as far as it has come."""
+
+    def __init__(self) -> None:
+        self.text = _GrowingText()
+        self.reasoning = _GrowingText()
+        self.refusal = _GrowingText()
+        self.tool_calls: dict[int, list[ToolCallDelta]] = {}
+        self.finish_reason: str | None = None
+        self.logprobs: list[Any] = []
+
+    def value(self, index: int) -> Choice:
+        return Choice(
+            index,
+            self.text.joined(),
+            self.reasoning.joined(),
+            self.refusal.joined(),
+            tuple(_tool_call(deltas) for _, deltas in sorted(self.tool_calls.items())),
+            self.finish_reason,
+            _logprobs(self.logprobs),
         )
 
 
@@ -84,8 +150,22 @@ class _GrowingText:
 
 
 def _tool_call(deltas: list[ToolCallDelta]) -> ToolCall:
+    extra: dict[str, Any] = {}
+    for delta in deltas:
+        extra.update(delta.extra)
     return ToolCall(
         id=next((delta.id for delta in deltas if delta.id), None),
         name=next((delta.name for delta in deltas if delta.name), None),
         arguments="".join(delta.arguments for delta in deltas),
+        type=next((delta.type for delta in deltas if delta.type != "function"), "function"),
+        extra=extra,
     )
+
+
+def _logprobs(pieces: list[Any]) -> Mapping[str, Any] | None:
+    """Put the log probabilities of the pieces together."""
+    if not pieces:
+        return None
+    whole = merge({"choices": [{"logprobs": piece}]} for piece in pieces)
+    logprobs: Any = whole["choices"][0]["logprobs"]
+    return logprobs if isinstance(logprobs, dict) else None

@@ -238,7 +238,7 @@ class AsyncStream(BaseStream):
     async def __anext__(self) -> str:
         while True:
             event = self._next()
-            if isinstance(event, TextDelta):
+            if isinstance(event, TextDelta) and not event.index:
                 return event.text
             if event is Step.END:
                 raise StopAsyncIteration
@@ -257,6 +257,13 @@ class AsyncStream(BaseStream):
         async for _ in self:
             pass
         return self.completion
+
+    def chunks(self) -> AsyncIterator[dict[str, Any]]:
+        """Return an iterator of the answer's JSON objects as the service sent them. Takes the place of iterating.
+
+        Iterating it raises `ChatAnywhereError` when the answer failed.
+        """
+        return _Chunks(self)
 
     async def aclose(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
@@ -295,6 +302,38 @@ class _Events(AsyncIterator[Event]):
             if not isinstance(event, Step):
                 return event
             await self._stream._driver.perform(event)
+
+
+class _Chunks(AsyncIterator[dict[str, Any]]):
+    """The raw objects of a stream."""
+
+    def __init__(self, stream: AsyncStream) -> None:
+        self._stream = stream
+        self._waiting: Iterator[dict[str, Any]] = iter(())
+        self._error: ChatAnywhereError | None = None
+        stream._drop_chunks = False
+
+    async def __anext__(self) -> dict[str, Any]:
+        stream = self._stream
+        over = False
+        while True:
+            chunk = next(self._waiting, None)
+            if chunk is not None:
+                return chunk
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
+            if over:
+                raise StopAsyncIteration
+            try:
+                event = stream._next()
+                over = event is Step.END
+            except ChatAnywhereError as exc:  # what came before it goes first
+                self._error = exc
+                event = Step.END
+            self._waiting = iter(stream._new_chunks())
+            if isinstance(event, Step) and event is not Step.END:
+                await stream._driver.perform(event)
 
 
 class AsyncClient:

@@ -209,6 +209,8 @@ class Call(Generic[T]):
         self._contents = {} if body is None else {frozenset[str](): endpoint.encode(body)}  # by what is left out
         self._added = frozenset(name for name in endpoint.added if name in (body or ()) and name not in own_fields)
         self._refused: frozenset[str] = frozenset()
+        choices = (body or {}).get("n")
+        self._choices = max(1, choices) if isinstance(choices, int) else 1
         self._host = service.hosts[0]  # that is asked, or was last
         self._query = checked_query(query)
         self._max_bytes = max_bytes
@@ -251,8 +253,8 @@ class Call(Generic[T]):
             try:
                 self.scope.check()
             except ChatAnywhereError as error:
-                reading.fail(error)
                 reading.events = iter(())
+                reading.fail(error)
             return Step.PAUSE
         if event is not Step.END:
             return event
@@ -264,6 +266,8 @@ class Call(Generic[T]):
             return Step.END
         if reading.done:
             self.scope.linger()
+        else:
+            self.scope.may_end(reading.whole)
         return Step.RECEIVE
 
     def _next_step(self) -> Step:
@@ -355,6 +359,11 @@ class Call(Generic[T]):
         if response is not None:
             self._begin_reading(response, self.exchange.rest)
 
+    @property
+    def chunks(self) -> list[str]:
+        """The JSON of the objects that this attempt's answer consists of, as far as they have been read."""
+        return [] if self._reading is None else self._reading.chunks
+
     def arrived(self) -> Iterator[T]:
         """Give out what had arrived when the call failed."""
         if self._reading is not None:
@@ -368,7 +377,7 @@ class Call(Generic[T]):
         if 200 <= response.status_code < 300:
             endpoint = self._endpoint
             decoder = endpoint.decoder(response.headers.get("content-type", ""), endpoint.max_json)
-            self._reading = Reading(response.body, decoder)
+            self._reading = Reading(response.body, decoder, choices=self._choices)
             self.response = response
             if self._refused:
                 refused = self._service.refused

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from ._errors import ChatAnywhereError, StreamCancelledError
+from ._errors import APIStatusError, ChatAnywhereError, StreamCancelledError
 from ._http.body import Body
 from ._protocols.protocol import Decoder
 from ._protocols.service import ErrorDecoder
@@ -22,7 +23,8 @@ class Reading(Generic[T]):
         error: what was wrong with the bytes; to be looked at when their events have been taken.
     """
 
-    def __init__(self, body: Body, decoder: Decoder[T]) -> None:
+    def __init__(self, body: Body, decoder: Decoder[T], *, choices: int = 1) -> None:
+        self._choices = choices  # that were asked for
         self._body = body
         self._decoder = decoder
         self.events: Iterator[T | None] = iter(())
@@ -34,6 +36,16 @@ class Reading(Generic[T]):
         """The protocol says that the answer is over, even if its connection does not yet."""
         return self.complete or self._decoder.done
 
+    @property
+    def whole(self) -> bool:
+        """Nothing is missing: every choice that was asked for, or has begun, has ended. More may follow."""
+        return self.done or self._decoder.ended >= self._choices
+
+    @property
+    def chunks(self) -> list[str]:
+        """The JSON of the objects that have been read so far."""
+        return self._decoder.chunks
+
     def feed(self, data: bytes) -> Iterator[T | None]:
         """Yield the events that `data` completes; `b""` says that the connection has ended.
 
@@ -43,6 +55,7 @@ class Reading(Generic[T]):
         body, decoder = self._body, self._decoder
         events: list[T] = []
         failure: ChatAnywhereError | None = None
+        decoding = False
         try:
             for number, block in enumerate(body.feed(data)):
                 if number:
@@ -50,24 +63,53 @@ class Reading(Generic[T]):
                     events.clear()
                     yield None
                 if not decoder.done:
+                    decoding = True
                     decoder.feed(block, events)
+                    decoding = False
             if body.complete and not decoder.done:
+                decoding = True
                 for _ in decoder.finish(events) or ():
                     yield None
         except ChatAnywhereError as error:
             failure = error
         yield from events
         if failure is not None:
-            self.fail(failure)
+            if decoding:
+                self.error = failure
+            else:
+                yield from self._end(failure)
             failure = None  # its traceback holds this frame
         elif body.complete:
             self.complete = True
 
     def fail(self, error: ChatAnywhereError) -> None:
-        """Take note of what went wrong with the connection or its bytes."""
-        if self.done and not self._body.damaged:
+        """Take note of what went wrong with the connection or its bytes; what had come until then is in `events`.
+
+        `error` or `complete` says it when they have been taken.
+        """
+        self.events = itertools.chain(self.events, self._end(error))
+
+    def _end(self, error: ChatAnywhereError) -> Iterator[T | None]:
+        """Take note of an end that came too early; yield what the decoder still held.
+
+        None is yielded while that takes long.
+        """
+        decoder, rest = self._decoder, list[T]()
+        if isinstance(decoder, ErrorDecoder):
+            # The status says more than a body that was cut.
+            self.error = error if isinstance(error, StreamCancelledError) else decoder.error()
+            return
+        if not decoder.done:
+            try:
+                for _ in decoder.finish(rest) or ():
+                    yield None
+            except APIStatusError as words:  # of the service, which say more
+                error = words
+            except ChatAnywhereError:
+                pass  # that it was cut is known
+        if self.whole and not self._body.damaged:
             self.complete = True  # nothing was missing but the end of the framing
-        elif isinstance(self._decoder, ErrorDecoder) and not isinstance(error, StreamCancelledError):
-            self.error = self._decoder.error()  # the status says more than a body that was cut
         else:
             self.error = error
+        del error  # its traceback holds this frame
+        yield from rest

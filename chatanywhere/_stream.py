@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ._accumulator import Accumulator
 from ._call import Call, State, Step
 from ._errors import ChatAnywhereError, StreamCancelledError
 from ._http.exchange import HTTPResponse
 from ._types import Completion, Event, TextDelta
+
+T = TypeVar("T")
 
 _WAITING = State.WAITING
 
@@ -26,6 +30,9 @@ class BaseStream:
         self._accumulator = Accumulator(keep_text=keep_text)
         self._closed = False  # before its end
         self._failure = ""
+        self._drop_chunks = not keep_text
+        self._chunks: list[str] = []  # those of the attempt that `_new_chunks` has looked at, and
+        self._given = 0  # how many of them it has given out
 
     def _next(self) -> Event | Step:
         """Return the next event of what has arrived, or what has to be done to get one.
@@ -39,6 +46,8 @@ class BaseStream:
         try:
             event = call.next()
             if isinstance(event, Step):
+                if self._drop_chunks:
+                    call.chunks.clear()
                 if event is Step.OPEN or event is Step.WAIT:
                     self._accumulator = Accumulator(keep_text=self._keep_text)
             elif self._accumulator.add(event):
@@ -68,6 +77,18 @@ class BaseStream:
         self._call.annotate(error)
         raise error
 
+    def _new_chunks(self) -> list[dict[str, Any]]:
+        """Return the raw objects that have come since this was last asked."""
+        chunks = self._call.chunks
+        if chunks is not self._chunks:  # another attempt
+            self._chunks, self._given = chunks, 0
+        new = chunks[self._given :]
+        if self._keep_text:
+            self._given += len(new)
+        else:
+            chunks.clear()
+        return [json.loads(chunk) for chunk in new]
+
     # What is known so far -----------------------------------------------------------------------------------
 
     @property
@@ -90,7 +111,7 @@ class BaseStream:
         state = self._state()
         if state != "complete":
             raise RuntimeError(f"the answer is not complete: {_WHY_INCOMPLETE[state].format(self._failure)}")
-        return self._accumulator.completion(self.request_id)
+        return self._accumulator.completion(self.request_id, self._call.chunks)
 
     @property
     def status_code(self) -> int:
@@ -182,7 +203,7 @@ class Stream(BaseStream):
 
     def __next__(self) -> str:
         while (event := self._wait()) is not None:
-            if isinstance(event, TextDelta):
+            if isinstance(event, TextDelta) and not event.index:
                 return event.text
         raise StopIteration
 
@@ -206,20 +227,44 @@ class Stream(BaseStream):
             pass
         return self.completion
 
+    def chunks(self) -> Iterator[dict[str, Any]]:
+        """Yield the answer's JSON objects as the service sent them. Takes the place of iterating the stream itself.
+
+        Raises:
+            ChatAnywhereError: the answer failed.
+        """
+        self._drop_chunks = False
+        while True:
+            try:
+                step = self._in_turn(self._next)
+            except ChatAnywhereError:
+                yield from self._new_chunks()
+                raise
+            yield from self._new_chunks()
+            if step is Step.END:
+                return
+            if isinstance(step, Step):
+                self._in_turn(functools.partial(self._call.perform, step))
+
     def _wait(self) -> Event | None:
         """Block until there is another event; None at the end."""
+        return self._in_turn(self._next_event)
+
+    def _next_event(self) -> Event | None:
+        while isinstance(event := self._next(), Step):
+            if event is Step.END:
+                return None
+            self._call.perform(event)
+        return event
+
+    def _in_turn(self, function: Callable[[], T]) -> T:
+        """Do something that only one thread may do at a time."""
         mine = False
         try:
             mine = self._turn.acquire(blocking=False)
             if not mine:
                 self._refuse_second_reader()
-            while True:
-                event = self._next()
-                if not isinstance(event, Step):
-                    return event
-                if event is Step.END:
-                    return None
-                self._call.perform(event)
+            return function()
         finally:
             if mine:
                 self._turn.release()

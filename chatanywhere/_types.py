@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeAlias
+
+from ._merging import merge
 
 Message: TypeAlias = Mapping[str, Any]
 """One turn: `{"role": "user", "content": "…"}`; further keys are sent as they are."""
@@ -32,17 +36,22 @@ MessagesLike: TypeAlias = Iterable[Message | Dumpable | DataclassInstance]
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The answer began; what the service calls it."""
+    """The answer began; what the service calls it, and when it made it (seconds since 1970).
+
+    Comes again if the service tells more of this later.
+    """
 
     id: str | None
     model: str | None
+    created: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A piece of the answer."""
+    """A piece of the answer; `index` is that of its choice, 0 unless more than one was asked for by `n`."""
 
     text: str
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +59,35 @@ class ReasoningDelta:
     """A piece of what a reasoning model thought before it answered."""
 
     text: str
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    """A piece of the words in which the model refuses to answer."""
+
+    text: str
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A piece of a tool call; `id` and `name` come once, `arguments` is a piece of a JSON text."""
+    """A piece of a tool call; `id` and `name` come once, `arguments` is a piece of a JSON text.
+
+    Attributes:
+        index: the number of the call within its choice.
+        choice: the index of the choice.
+        type: `"custom"` for a tool whose `arguments` are free text.
+        extra: further fields, such as `extra_content`.
+    """
 
     index: int
     id: str | None
     name: str | None
     arguments: str
+    type: str = "function"
+    choice: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,35 +95,83 @@ class Finished:
     """The model stopped, and why: `"stop"`, `"length"`, `"tool_calls"`, `"content_filter"` …"""
 
     reason: str
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that the call cost, as the service counts them."""
+    """Tokens that the call cost, as the service counts them; 0 for those that it does not tell.
+
+    Attributes:
+        cached_tokens: those of `prompt_tokens` that the service had seen before.
+        reasoning_tokens: those of `completion_tokens` that were spent on thinking.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
-Event: TypeAlias = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished | Usage
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What an answer tells and no other event does: log probabilities, audio, images, annotations, unknown fields.
+
+    `fields` is a piece, as it came; `Completion.raw` has them put together.
+    """
+
+    fields: Mapping[str, Any] = field(hash=False)
+    index: int = 0
+
+
+Event: TypeAlias = Started | TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Finished | Usage | Extra
 """What `Stream.events()` yields."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A function that the model asks the caller to run; `arguments` is a JSON text."""
+    """A function that the model asks the caller to run; `arguments` is a JSON text.
+
+    Attributes:
+        type: `"custom"` for a tool whose `arguments` are free text, its `input`.
+        extra: further fields, such as `extra_content`, which some services want back.
+    """
 
     id: str | None
     name: str | None
     arguments: str
+    type: str = "function"
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def input(self) -> str | None:
+        """What a custom tool is given; None for a function."""
+        return self.arguments if self.type == "custom" else None
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the answers to a question that was asked with `n`."""
+
+    index: int
+    text: str
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+    logprobs: Mapping[str, Any] | None = field(default=None, hash=False)
+
+
+@dataclass(frozen=True)
 class Completion:
     """A whole answer.
 
     What a protocol does not tell is `None`; the `web` protocol tells nothing but the text.
+
+    Attributes:
+        choices: all answers, if more than one was asked for by `n`; what the other attributes say is the first one's.
+        created: when the service made it, in seconds since 1970.
     """
 
     text: str
@@ -106,13 +182,83 @@ class Completion:
     id: str | None = None
     model: str | None = None
     request_id: str | None = None
+    refusal: str = ""
+    created: int | None = None
+    choices: tuple[Choice, ...] = field(default=(), repr=False)
+    _chunks: tuple[str, ...] = field(default=(), repr=False, compare=False)  # as JSON, for only few ask for `raw`
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            choice = Choice(0, self.text, self.reasoning, self.refusal, self.tool_calls, self.finish_reason)
+            object.__setattr__(self, "choices", (choice,))
 
     def __str__(self) -> str:
         return self.text
 
+    @cached_property
+    def raw(self) -> dict[str, Any]:
+        """All that the service said, as one dict in the shape of the answer that is not streamed.
+
+        Empty where the protocol has no such shape, and with `keep_text=False`.
+        """
+        chunks = [json.loads(chunk) for chunk in self._chunks]
+        if len(chunks) == 1 and all("delta" not in choice for choice in chunks[0].get("choices") or ()):
+            whole: dict[str, Any] = chunks[0]
+            return whole
+        return merge(chunks) if chunks else {}
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The answer as a message, to be appended to the conversation, with all that the service wants back.
+
+        Thoughts are a part of it only where a tool is called: services that have them want them back then, and
+        refuse them else.
+        """
+        said = {name: value for name, value in self._message().items() if value is not None}
+        if not said:
+            calls = [_as_dict(call) for call in self.tool_calls]
+            said = {"content": self.text or None, "tool_calls": calls} if calls else {"content": self.text}
+        if not said.get("tool_calls"):
+            said = {name: said[name] for name in said if name not in _THOUGHTS}
+        if isinstance(said.get("audio"), dict) and said["audio"].get("id"):
+            said["audio"] = {"id": said["audio"]["id"]}  # which is how it is referred to
+        return {"role": "assistant", "content": None, **said}
+
+    @property
+    def annotations(self) -> tuple[Mapping[str, Any], ...]:
+        """Where the answer's facts are from, as the service says it."""
+        return tuple(self._message().get("annotations") or ())
+
+    @property
+    def audio(self) -> Mapping[str, Any] | None:
+        """The spoken answer: `data` in Base64, `transcript`, and the `id` by which it can be referred to."""
+        return self._message().get("audio")
+
+    @property
+    def images(self) -> tuple[Mapping[str, Any], ...]:
+        """The images of the answer, as the service sends them."""
+        return tuple(self._message().get("images") or ())
+
+    @property
+    def logprobs(self) -> Mapping[str, Any] | None:
+        """The log probabilities of the tokens, if they were asked for."""
+        return self.choices[0].logprobs
+
+    def _message(self) -> dict[str, Any]:
+        choices = self.raw.get("choices") or [{}]
+        return choices[0].get("message") or {}
+
     def to_dict(self) -> dict[str, Any]:
         """Return all that it holds, by name, as dicts, lists and values that JSON has."""
-        return {each.name: _to_json(getattr(self, each.name)) for each in fields(self)}
+        return {each.name: _to_json(getattr(self, each.name)) for each in fields(self) if each.name[0] != "_"}
+
+
+_THOUGHTS = ("reasoning", "reasoning_content", "reasoning_details")
+
+
+def _as_dict(call: ToolCall) -> dict[str, Any]:
+    what = {"name": call.name, "input" if call.type == "custom" else "arguments": call.arguments}
+    return {"id": call.id, "type": call.type, call.type: what, **call.extra}
 
 
 def _to_json(value: Any) -> Any:

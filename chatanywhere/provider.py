@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ._call import Call, Service
 from ._config import Settings
 from ._protocols import find_protocol
+from ._protocols.json_body import tool_call_fields
 from ._protocols.openai import MODELS
 from ._stream import Stream
 from ._types import Completion, Event, Messages, ReasoningDelta, TextDelta
@@ -129,26 +130,20 @@ def _g4f_object(name: str, *arguments: Any, **named: Any) -> list[Any]:
 def _pieces(event: Event) -> list[Any]:
     """Return what g4f is given for an event."""
     if isinstance(event, TextDelta):
-        return [event.text]
-    return _g4f_object("Reasoning", event.text) if isinstance(event, ReasoningDelta) else []
+        return [] if event.index else [event.text]  # g4f knows one answer
+    return _g4f_object("Reasoning", event.text) if isinstance(event, ReasoningDelta) and not event.index else []
 
 
 def _last_pieces(completion: Completion) -> list[Any]:
     """Return what g4f is given at the end. Tool calls are whole by then; g4f reads no further than the reason."""
     pieces = []
     if completion.tool_calls:
-        calls = [
-            {
-                "index": index,
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for index, call in enumerate(completion.tool_calls)
-        ]
+        calls = [{"index": index, **tool_call_fields(call)} for index, call in enumerate(completion.tool_calls)]
         pieces += _g4f_object("ToolCalls", calls)
     if completion.usage is not None:
-        pieces += _g4f_object("Usage", **asdict(completion.usage))
+        counts = asdict(completion.usage)
+        details = ("cached_tokens", "reasoning_tokens")
+        pieces += _g4f_object("Usage", **{name: counts[name] for name in counts if counts[name] or name not in details})
     if completion.finish_reason is not None:
         pieces += _g4f_object("FinishReason", completion.finish_reason)
     return pieces

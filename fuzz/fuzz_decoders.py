@@ -3,12 +3,14 @@
     pip install atheris && python fuzz/fuzz_decoders.py -runs=1000000
 
 The input's first byte chooses framing, coding and protocol; the rest is what the connection gives, cut where a
-byte says so. Beyond the errors, it is checked that any cut gives the text that the whole input gives.
+byte says so. Beyond the errors, it is checked that any cut gives the text, and the raw answer, that the whole input
+gives.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import atheris
 
@@ -30,8 +32,8 @@ DECODERS = (
 )
 
 
-def read(choice: int, pieces: list[bytes]) -> tuple[str, str, bool]:
-    """Read an answer that comes in these pieces; return its text, its reasoning and whether it is whole."""
+def read(choice: int, pieces: list[bytes]) -> tuple[Any, ...]:
+    """Read an answer that comes in these pieces; return what it is, its raw form, and whether it is whole."""
     headers = {**FRAMINGS[choice % 3], **CODINGS[choice // 3 % 4]}
     protocol, content_type = DECODERS[choice // 12 % 4]
     reading = Reading(Body(headers, limit=LIMIT), find_protocol(protocol).chat.decoder(content_type))
@@ -44,7 +46,8 @@ def read(choice: int, pieces: list[bytes]) -> tuple[str, str, bool]:
             break
     assert reading.complete or isinstance(reading.error, ChatAnywhereError)
     assert len(answer.text) <= LIMIT
-    return answer.text, answer.reasoning, reading.complete
+    completion = answer.completion(None, reading.chunks)
+    return completion, completion.raw, reading.complete
 
 
 def test_one_input(data: bytes) -> None:

@@ -14,7 +14,7 @@ from chatanywhere._http.body import Body
 from chatanywhere._protocols import find_protocol
 from chatanywhere._protocols.protocol import Decoder
 from chatanywhere._reading import Reading
-from chatanywhere._types import Completion, Event, ReasoningDelta, Started, TextDelta
+from chatanywhere._types import Completion, Event, ReasoningDelta, RefusalDelta, Started, TextDelta
 
 
 class Answer:
@@ -54,7 +54,10 @@ class Answer:
         return self._accumulator.reasoning
 
     def completion(self, request_id: str | None) -> Completion:
-        return self._accumulator.completion(request_id)
+        return self._accumulator.completion(request_id, self._reading.chunks)
+
+    def chunks(self) -> list[str]:
+        return list(self._reading.chunks)
 
 
 class Decoded(NamedTuple):
@@ -114,12 +117,16 @@ def cuts(data: bytes) -> list[list[bytes]]:
     return [[data], *halves, [data[place : place + 1] for place in range(len(data))]]
 
 
+PIECES = (TextDelta, ReasoningDelta, RefusalDelta)
+
+
 def joined(events: list[Event]) -> list[Event]:
     """The events with neighbouring pieces of one kind made one, which is how an uncut answer has them."""
     result: list[Event] = []
     for event in events:
-        if isinstance(event, (TextDelta, ReasoningDelta)) and result and type(result[-1]) is type(event):
-            event = type(event)(result.pop().text + event.text)  # type: ignore[union-attr]
+        last = result[-1] if result else None
+        if isinstance(event, PIECES) and isinstance(last, type(event)) and last.index == event.index:
+            event = type(event)(result.pop().text + event.text, event.index)  # type: ignore[union-attr]
         result.append(event)
     return result
 

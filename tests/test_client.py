@@ -38,7 +38,8 @@ KEY = "sk-0123456789abcdef"
 def sent(client: Client, messages: Any = "Hello", **options: Any) -> Any:
     """Make a call to a mocked service, and return the request that it got."""
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        mock.post(re.compile(".*"), body="data: [DONE]\n\n", content_type="text/event-stream")
+        events = 'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n'
+        mock.post(re.compile(".*"), body=events, content_type="text/event-stream")
         client.complete(messages, **options)
         return mock.calls[0].request
 

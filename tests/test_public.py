@@ -21,9 +21,10 @@ PACKAGE = Path(chatanywhere.__file__).parent
 ANY = None
 MAY_IMPORT: dict[str, str | None] = {
     "_errors": "",
-    "_types": "",
+    "_types": "_merging",
     "_policy": "_errors",
-    "_accumulator": "_types",
+    "_merging": "",
+    "_accumulator": "_merging _types",
     "_secrets": "",
     "_http": "",
     "_http.head": "_errors",
@@ -50,8 +51,10 @@ MAY_IMPORT: dict[str, str | None] = {
     "_protocols.envelope": "",
     "_protocols.excerpt": "",
     "_protocols.service": "_errors _protocols.envelope _protocols.json_text",
-    "_protocols.openai": "_errors _types _protocols.json_text _protocols.protocol _protocols.service _protocols.sse "
-    "_protocols.text",
+    "_protocols.chunks": "_errors _merging _types _protocols.excerpt _protocols.json_text _protocols.service "
+    "_protocols.sse",
+    "_protocols.openai": "_errors _types _protocols.chunks _protocols.excerpt _protocols.json_text _protocols.protocol "
+    "_protocols.service _protocols.sse _protocols.text",
     "_protocols.web": "_types _protocols.json_text _protocols.protocol _protocols.service _protocols.text",
     "_config": "_errors _policy _secrets _http.environment _protocols _protocols.protocol _protocols.service",
     "_reading": "_errors _http.body _protocols.protocol _protocols.service",
@@ -62,7 +65,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_async_client": "_errors _types _policy _config _call _stream _http.exchange _http.receiver _http.scope "
     "_protocols.openai",
     "typing": "_types",
-    "provider": "_types _protocols _protocols.openai _config _call _stream _async_client typing",
+    "provider": "_types _protocols _protocols.json_body _protocols.openai _config _call _stream _async_client typing",
     "testing": "testing.server testing.routes testing.replies testing.faults",
     "testing.talker": "",
     "testing.writer": "",
@@ -82,8 +85,8 @@ LIBRARIES: dict[str, set[str]] = {
     "trio": {"_http.receiver"},  # only where it is running already
     "requests": {"_http.environment", "_http.transport"},
     "urllib3": {"_http.connections", "_http.transport"},
-    "msgspec": {"_protocols.openai"},
-    "orjson": {"_protocols.openai"},
+    "msgspec": {"_protocols.chunks"},
+    "orjson": {"_protocols.chunks"},
     "socks": {"_http.environment", "_http.socks"},  # the first looks whether it is there
 }
 

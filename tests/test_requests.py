@@ -78,7 +78,7 @@ CHAT = "/chat/completions"
 def sent(client: Client, messages: Any = "Hello", **options: Any) -> Any:
     """Make a call to a mocked service, and return the request that it got."""
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        mock.post(re.compile(".*"), body="data: [DONE]\n\n", content_type="text/event-stream")
+        mock.post(re.compile(".*"), body=EVENTS, content_type="text/event-stream")
         with client.stream(messages, **options) as stream:
             list(stream)
         return mock.calls[0].request

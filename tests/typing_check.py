@@ -17,8 +17,10 @@ from chatanywhere import (
     ChatAnywhereError,
     Client,
     Completion,
+    Extra,
     Finished,
     ReasoningDelta,
+    RefusalDelta,
     Retry,
     Started,
     Stream,
@@ -123,7 +125,7 @@ def unreachable(value: NoReturn) -> NoReturn:
 def every_event(event: Event) -> str | int | None:
     if isinstance(event, Started):
         return event.id or event.model
-    if isinstance(event, (TextDelta, ReasoningDelta)):
+    if isinstance(event, (TextDelta, ReasoningDelta, RefusalDelta)):
         return event.text
     if isinstance(event, ToolCallDelta):
         return event.name or event.arguments
@@ -131,6 +133,8 @@ def every_event(event: Event) -> str | int | None:
         return event.reason
     if isinstance(event, Usage):
         return event.prompt_tokens + event.completion_tokens
+    if isinstance(event, Extra):
+        return ", ".join(event.fields)
     unreachable(event)  # these are all: an error here says that an event has been forgotten above
 
 

@@ -21,6 +21,9 @@ from .._policy import Timeout
 LINGER = 0.25
 """Seconds that an answer which is over may take to end its framing."""
 
+LULL = 2.0
+"""Seconds of silence that are the end of an answer whose choices have ended, and that may have more to say."""
+
 GRACE = 0.25
 """Seconds for taking what had arrived when a process that stood still finds a limit long gone."""
 
@@ -58,6 +61,7 @@ class CallScope:
         self.connected = False
         self._deadline = None if timeout.total is None else monotonic() + timeout.total
         self._connect_deadline: float | None = None
+        self._silence = timeout.read  # seconds that may pass before something comes
         self._phase: Phase = "connect"
         self._tightest: Phase = "total"  # the limit that the running operation's time was taken from
         self._due: float | None = None  # when that time is up
@@ -120,7 +124,7 @@ class CallScope:
             raise ConnectionAbortedError("the call was cancelled")
         now = monotonic()
         if self._phase != "connect":
-            limit = self.timeout.read
+            limit = self._silence
         elif self._connect_deadline is not None:
             limit = self._connect_deadline - now
         else:
@@ -183,6 +187,7 @@ class CallScope:
         self.connected = False
         self._phase = "connect"
         self._connect_deadline = None
+        self._silence = self.timeout.read
         self._expired = None
 
     def connecting(self) -> None:
@@ -205,6 +210,11 @@ class CallScope:
         """The answer is whole: wait only a moment longer, for the end of its framing lets the connection be kept."""
         soon = monotonic() + LINGER
         self._deadline = soon if self._deadline is None else min(soon, self._deadline)
+
+    def may_end(self, whole: bool) -> None:
+        """Say whether a short silence will be the end of the answer: it is whole, though it may go on."""
+        limit = self.timeout.read
+        self._silence = limit if not whole or (limit is not None and limit < LULL) else LULL
 
     # Waiting ------------------------------------------------------------------------------------------------
 

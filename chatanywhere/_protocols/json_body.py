@@ -53,7 +53,8 @@ def fields_of(value: object) -> Any:
 
 def tool_call_fields(call: ToolCall) -> dict[str, Any]:
     """A tool call as it stands in a message."""
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    what = {"name": call.name, "input" if call.type == "custom" else "arguments": call.arguments}
+    return {"id": call.id, "type": call.type, call.type: what, **call.extra}
 
 
 def _plain(value: Any) -> Any:

@@ -37,11 +37,6 @@ class JSONText:
         self._limit = limit
         self._content = bytearray()
 
-    @property
-    def beginning(self) -> str:
-        """Its first characters, for errors."""
-        return self._content[:1000].decode("utf-8", "replace")
-
     def feed(self, block: bytes) -> None:
         """Take more of it.
 
@@ -53,19 +48,31 @@ class JSONText:
             self._content.clear()
             raise ProtocolError(f"the answer is one JSON text, and larger than the {self._limit} bytes it may have")
 
-    def read(self) -> Generator[None, None, Any]:
-        """Return its value. Yields where there is much to read, so that limits and others have their turn.
-
-        A thread would not do: the standard library's reader lets no other thread run until it is through.
+    def take(self) -> str:
+        """Return the text, and keep nothing of it.
 
         Raises:
-            ValueError: it is not JSON, is not UTF-8, or is nested too deeply.
+            ValueError: it is not UTF-8.
         """
-        text = self._content.decode("utf-8-sig")
-        self._content.clear()
-        if _count_values(text) <= _AT_ONCE:
-            return loads(text)
-        return (yield from _read_slowly(text))
+        content, self._content = self._content, bytearray()
+        return content.decode("utf-8-sig")
+
+    def read(self) -> Generator[None, None, Any]:
+        """Take the text, and read it as `read` does."""
+        return (yield from read(self.take()))
+
+
+def read(text: str) -> Generator[None, None, Any]:
+    """Return the value of a JSON text. Yields where there is much to read, so that limits and others have their turn.
+
+    A thread would not do: the standard library's reader lets no other thread run until it is through.
+
+    Raises:
+        ValueError: it is not JSON, or is nested too deeply.
+    """
+    if _count_values(text) <= _AT_ONCE:
+        return loads(text)
+    return (yield from _read_slowly(text))
 
 
 def loads(text: str) -> Any:

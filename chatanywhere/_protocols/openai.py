@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .._errors import ProtocolError, StreamInterruptedError
-from .._types import Event, Finished, Messages, ReasoningDelta, Started, TextDelta, ToolCallDelta, Usage
+from .._types import Event, Messages
 from . import sse
-from .json_text import MAX_DEPTH, MAX_JSON, JSONText, check
+from .chunks import ChunkReader
+from .excerpt import excerpt_around
+from .json_text import MAX_JSON, JSONText, read
 from .protocol import ChatProtocol, Decoder, Endpoint, JSONDecoder, bearer
-from .service import error_in_stream, media_type
+from .service import media_type
 from .text import TextDecoder, Utf8Decoder
 
 
@@ -31,25 +31,74 @@ MODELS = Endpoint("GET", "/models", lambda _, max_json: JSONDecoder(_model_ids, 
 """Lists the models."""
 
 
-def _chat_decoder(content_type: str, max_json: int = MAX_JSON) -> Decoder[Event]:
-    kind = media_type(content_type)
-    if kind == "text/html":
-        return TextDecoder(maybe_page=True, text_allowed=False)
-    return _ObjectDecoder(max_json) if kind == "application/json" else _EventDecoder()
+class _AnyDecoder:
+    """Decides by the first bytes what an answer is, since they say it better than its `Content-Type`."""
+
+    def __init__(self, content_type: str, max_json: int = MAX_JSON) -> None:
+        self.done = False
+        self.ended = 0
+        self.chunks: list[str] = []
+        self._type = media_type(content_type)
+        self._max_json = max_json
+        self._begin = b""
+        self._decoder: Decoder[Event] | None = None
+
+    def feed(self, block: bytes, events: list[Event]) -> None:
+        decoder = self._decoder
+        if decoder is None:
+            self._begin += block
+            decoder = self._decide(self._begin)
+            if decoder is None:
+                if len(self._begin) <= _MAX_BLANKS:
+                    return
+                decoder = self._as_labelled()
+            self._use(decoder)
+            block, self._begin = self._begin, b""
+        try:
+            decoder.feed(block, events)
+        finally:
+            self.done, self.ended = decoder.done, decoder.ended
+
+    def _use(self, decoder: Decoder[Event]) -> None:
+        self._decoder = decoder
+        self.chunks = decoder.chunks
+
+    def _decide(self, begin: bytes) -> Decoder[Event] | None:
+        """Return the decoder for an answer that begins so, None if that can't be told yet."""
+        if _BOM.startswith(begin):
+            return None
+        start = begin.removeprefix(_BOM).lstrip()[:_SEEN]
+        if start[:1] in (b"{", b"["):
+            return _ObjectDecoder(self._max_json)
+        if start[:1] == b"<":
+            return TextDecoder(maybe_page=True, text_allowed=False)
+        if start and (start.startswith(_FIELDS) or self._type not in ("text/html", "application/json")):
+            return _EventDecoder()
+        return None if any(field.startswith(start) for field in _FIELDS) else self._as_labelled()
+
+    def _as_labelled(self) -> Decoder[Event]:
+        if self._type == "text/html":
+            return TextDecoder(maybe_page=True, text_allowed=False)
+        return _ObjectDecoder(self._max_json) if self._type == "application/json" else _EventDecoder()
+
+    def finish(self, events: list[Event]) -> Iterator[None]:
+        decoder = self._decoder
+        if decoder is None:  # there is next to nothing
+            decoder = self._as_labelled()
+            self._use(decoder)
+            decoder.feed(self._begin, events)
+        try:
+            yield from decoder.finish(events) or ()
+        finally:
+            self.done, self.ended = decoder.done, decoder.ended
 
 
-class OpenAIProtocol(ChatProtocol):
-    name = "openai"
-    base_urls = ("https://api.chatanywhere.tech", "https://api.chatanywhere.org")
-    root = "/v1"
-    default_model = "gpt-4o-mini"
-    needs_key = True
-    chat = Endpoint("POST", "/chat/completions", _chat_decoder, _chat_headers, added=("stream_options",))
+NOTHING = "the answer is complete but holds nothing, not even a finish reason"
 
-    def body(self, messages: Messages, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        # Without include_usage a stream does not say what the call cost.
-        usage = {"stream_options": {"include_usage": True}} if options.get("stream", True) else {}
-        return {"model": model, "messages": messages, "stream": True, **usage, **options}
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")  # what an event stream begins with
+_BOM = b"\xef\xbb\xbf"
+_SEEN = max(map(len, _FIELDS))
+_MAX_BLANKS = 64 * 1024
 
 
 class _EventDecoder:
@@ -59,7 +108,12 @@ class _EventDecoder:
         self.done = False
         self._utf8 = Utf8Decoder()
         self._sse = sse.EventStreamDecoder()
-        self._chunks = _ChunkReader()
+        self._reader = ChunkReader()
+        self.chunks = self._reader.chunks
+
+    @property
+    def ended(self) -> int:
+        return self._reader.ended
 
     def feed(self, block: bytes, events: list[Event]) -> None:
         text, error = self._utf8.feed(block)
@@ -69,20 +123,37 @@ class _EventDecoder:
         except ValueError as exc:
             error = ProtocolError(str(exc))
             error.__cause__ = exc
+        self._read(found, events, error)
+
+    def _read(self, found: list[str], events: list[Event], error: ProtocolError | None = None) -> None:
+        done = False
         try:
-            for data in found:
-                if data == "[DONE]":
-                    self.done = True
-                    return
-                self._chunks.add(data, events)
-            if error:
+            done = self._reader.add_all(found, events)
+            if error and not done:
                 raise error
         finally:
-            self._chunks.flush(events)
+            self._reader.flush(events, last=done)
+        self._end(done)
+
+    def _end(self, done: bool) -> None:
+        if done and self._reader.is_empty:
+            raise ProtocolError(NOTHING)
+        self.done = done
 
     def finish(self, events: list[Event]) -> None:
-        if not self._chunks.finished:
-            raise StreamInterruptedError("the stream ended with neither a finish reason nor [DONE]")
+        # Where the framing says that this is all, the last event need not have its blank line.
+        done = False
+        try:
+            done = self._reader.add_all(self._sse.rest(), events)
+        except (ProtocolError, ValueError) as exc:
+            if not self._reader.ended:
+                raise StreamInterruptedError("the stream ended within an event") from exc
+        finally:
+            self._reader.flush(events, last=True)
+        self._end(done)
+        if self.done or self._reader.ended:
+            return
+        raise StreamInterruptedError("the stream ended with neither a finish reason nor [DONE]")
 
 
 class _ObjectDecoder:
@@ -92,175 +163,46 @@ class _ObjectDecoder:
 
     def __init__(self, max_json: int) -> None:
         self._text = JSONText(max_json)
+        self._reader = ChunkReader()
+        self.chunks = self._reader.chunks
+
+    @property
+    def ended(self) -> int:
+        return self._reader.ended
 
     def feed(self, block: bytes, events: list[Event]) -> None:
         self._text.feed(block)
 
     def finish(self, events: list[Event]) -> Iterator[None]:
-        beginning = self._text.beginning
+        text = ""
         try:
-            value = yield from self._text.read()
-        except ValueError as exc:
-            raise ProtocolError(f"the answer is not a chat completion: {_excerpt(beginning)}") from exc
-        chunks = _ChunkReader(lambda _: value)
+            text = self._text.take()
+            value = yield from read(text)
+        except UnicodeDecodeError as exc:
+            raise ProtocolError("the answer is not UTF-8") from exc
+        except (RecursionError, ValueError) as exc:
+            what = excerpt_around(text, exc) if text.strip() else "it is empty"
+            raise ProtocolError(f"the answer is not a chat completion: {what}") from exc
         try:
-            chunks.add(beginning, events)
+            self._reader.add(value, text, events)
         finally:
-            chunks.flush(events)
-        if not chunks.finished:
-            raise ProtocolError(f"the answer is not a chat completion: {_excerpt(beginning)}")
+            self._reader.flush(events, last=True)
+        if self._reader.is_empty:
+            raise ProtocolError(NOTHING)
 
 
-_raw_decode = json.JSONDecoder().raw_decode
+class OpenAIProtocol(ChatProtocol):
+    name = "openai"
+    base_urls = ("https://api.chatanywhere.tech", "https://api.chatanywhere.org")
+    root = "/v1"
+    default_model = "gpt-4o-mini"
+    needs_key = True
+    chat = Endpoint("POST", "/chat/completions", _AnyDecoder, _chat_headers, added=("stream_options",))
 
-
-def _standard_loads(data: str) -> Any:
-    """Do what `json.loads` does, without its search for blanks around the value.
-
-    Raises:
-        ValueError: it is not JSON, or there are blanks around it.
-    """
-    value, end = _raw_decode(data)
-    if end != len(data):
-        raise ValueError("not the value alone")
-    return value
-
-
-@functools.cache
-def _fastest_loads() -> Callable[[str], Any]:
-    """The reader of msgspec (`chatanywhere[speed]`) or orjson where one is installed; importing it waits until now."""
-    try:
-        import msgspec
-    except ImportError:
-        pass
-    else:
-        return msgspec.json.decode
-    try:
-        import orjson
-    except ImportError:
-        return _standard_loads
-    return orjson.loads
-
-
-_MOST = 1000  # choices, or tool calls of one; going through more would hold up an event loop
-
-_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-
-
-class _ChunkReader:
-    """Reads chat completion chunks, and puts pieces of one kind that arrived together into one event."""
-
-    def __init__(self, loads: Callable[[str], Any] | None = None) -> None:
-        self._loads = loads or _fastest_loads()
-        self.finished = False
-        self._started = False
-        self._kind: type[TextDelta] | type[ReasoningDelta] = TextDelta
-        self._pieces: list[str] = []
-        self._half = ""  # of a character
-
-    def add(self, data: str, events: list[Event]) -> None:
-        """Take a chunk in, as JSON; append the events that can't be merged with what may follow.
-
-        Raises:
-            ProtocolError, APIStatusError: something is wrong; what came before it is there after a `flush`.
-        """
-        try:
-            if len(data) > 2 * MAX_DEPTH:
-                check(data)
-            try:
-                chunk = self._loads(data)
-            except Exception:  # the fast readers have errors of their own, and refuse some of what json reads
-                chunk = json.loads(data)
-            if chunk.get("error"):
-                raise error_in_stream(chunk["error"])
-            if not self._started:
-                self._started = True
-                events.append(Started(_text_or_none(chunk.get("id")), _text_or_none(chunk.get("model"))))
-            choices = chunk.get("choices") or ()
-            if len(choices) > _MOST:
-                raise ValueError("too many choices")
-            for choice in choices:
-                if choice.get("index"):
-                    continue  # another answer to the same question
-                # "message" is where the answer that is not streamed has its text.
-                delta = choice.get("delta") or choice.get("message") or {}
-                reasoning = delta.get("reasoning_content")
-                if reasoning:
-                    self._piece(ReasoningDelta, reasoning, events)
-                content = delta.get("content")
-                if content:
-                    if self._kind is TextDelta and not self._half and type(content) is str and content.isascii():
-                        self._pieces.append(content)  # as `_piece` would
-                    else:
-                        self._piece(TextDelta, content, events)
-                calls = delta.get("tool_calls")
-                if calls:
-                    if len(calls) > _MOST:
-                        raise ValueError("too many tool calls")
-                    self.flush(events)
-                    events.extend(map(_tool_call, calls, range(len(calls))))
-                reason = choice.get("finish_reason")
-                if reason:
-                    self.finished = True
-                    self.flush(events)
-                    events.append(Finished(_text(reason)))
-            usage = chunk.get("usage")
-            if usage:
-                counts = {name: usage.get(name) for name in _COUNTS}
-                if all(map(_is_count, counts.values())):
-                    self.flush(events)
-                    events.append(Usage(**counts))
-        except (AttributeError, RecursionError, TypeError, ValueError) as exc:
-            raise ProtocolError(f"not a chat completion chunk: {_excerpt(data)}") from exc
-
-    def _piece(self, kind: type[TextDelta] | type[ReasoningDelta], text: Any, events: list[Event]) -> None:
-        if not isinstance(text, str):
-            raise TypeError("not text")
-        if kind is not self._kind:
-            self.flush(events)
-            self._kind = kind
-        if self._half:
-            text = (self._half + text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            self._half = ""
-        # JSON writes an emoji as two escapes, and some servers put one into each of two chunks.
-        if "\ud800" <= text[-1] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
-        self._pieces.append(text)
-
-    def flush(self, events: list[Event]) -> None:
-        """Append the pieces taken in so far."""
-        if self._pieces:
-            text = "".join(self._pieces)
-            self._pieces.clear()
-            if text:
-                events.append(self._kind(text))
-
-
-def _tool_call(call: Any, position: int) -> ToolCallDelta:
-    function = call.get("function") or {}
-    index = call.get("index", position)
-    if not _is_count(index):
-        raise TypeError("index is not a number")
-    name, arguments = function.get("name"), function.get("arguments") or ""
-    return ToolCallDelta(index, _text_or_none(call.get("id")), _text_or_none(name), _text(arguments))
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and 0 <= value < 1 << 63  # beyond, readers of JSON do not agree
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not text")
-    return value
-
-
-def _text_or_none(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _excerpt(text: str) -> str:
-    return repr(text if len(text) <= 120 else text[:120] + "…")
+    def body(self, messages: Messages, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        # Without include_usage a stream does not say what the call cost.
+        usage = {"stream_options": {"include_usage": True}} if options.get("stream", True) else {}
+        return {"model": model, "messages": messages, "stream": True, **usage, **options}
 
 
 PROTOCOL = OpenAIProtocol()

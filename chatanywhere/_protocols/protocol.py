@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from .._errors import ProtocolError
-from .json_body import encode_json, fields_of, tool_call_fields
+from .json_body import encode_json, fields_of
 from .json_text import MAX_JSON, JSONText
 
 if TYPE_CHECKING:
-    from .._types import Completion, Event, Message, Messages, MessagesLike
+    from .._types import Event, Message, Messages, MessagesLike
 
 T = TypeVar("T")
 
@@ -22,6 +22,14 @@ class Decoder(Protocol[T]):
 
     done: bool
     """The answer is over, whether or not the connection says so too."""
+
+    @property
+    def ended(self) -> int:
+        """How many choices have ended; 0 while one that has begun has not. More may follow, but need not."""
+
+    @property
+    def chunks(self) -> list[str]:
+        """The JSON of the objects that the answer consists of, as far as they have come."""
 
     def feed(self, block: bytes, events: list[T]) -> None:
         """Append to `events` those that `block` completes; pieces of one kind in a row are one event.
@@ -36,7 +44,8 @@ class Decoder(Protocol[T]):
         Where that takes long, an iterable is returned that does it, with pauses.
 
         Raises (also while that is iterated):
-            StreamInterruptedError, ProtocolError: it ended too early, or is not what the protocol allows.
+            StreamInterruptedError, ProtocolError: it ended too early, or is not what the protocol allows; what could be
+                read has been appended.
         """
 
 
@@ -51,8 +60,10 @@ class JSONDecoder(Generic[T]):
     """
 
     done = False
+    ended = 0
 
     def __init__(self, parse: Callable[[Any], T], what: str, max_json: int = MAX_JSON) -> None:
+        self.chunks: list[str] = []
         self._parse = parse
         self._what = what
         self._text = JSONText(max_json)
@@ -155,7 +166,7 @@ def _message(message: object, place: str) -> Message:
     if isinstance(message, Mapping):
         fields = message
     elif isinstance(message, Completion):
-        fields = _assistant_message(message)
+        fields = message.message
     else:
         fields = fields_of(message)
     if not isinstance(fields, Mapping):
@@ -167,13 +178,3 @@ def _message(message: object, place: str) -> Message:
     return (
         {"content": None, **fields} if hasattr(message, "content") else fields
     )  # some servers want it with tool calls
-
-
-def _assistant_message(completion: Completion) -> Message:
-    message: Message | None = getattr(completion, "message", None)
-    if message is not None:
-        return message
-    if not completion.tool_calls:
-        return {"role": "assistant", "content": completion.text}
-    calls = [tool_call_fields(call) for call in completion.tool_calls]
-    return {"role": "assistant", "content": completion.text or None, "tool_calls": calls}

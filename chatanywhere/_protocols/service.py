@@ -152,8 +152,10 @@ class ErrorDecoder:
     """
 
     done = False
+    ended = 0
 
     def __init__(self, status: int, headers: Mapping[str, str], base_url: str | None = None) -> None:
+        self.chunks: list[str] = []
         self._status = status
         self._headers = headers
         self._base_url = base_url
@@ -243,16 +245,18 @@ def error_within(answer: Any, status: int = 200) -> APIStatusError | None:
     """
     if not is_error(answer):
         return None
-    envelope = read_error(answer)
-    body = answer if _is_shallow(answer) else None
-    return _status_error(envelope.status or status, envelope, body, {})
+    return _error_in(answer, status)
 
 
 def error_in_stream(error: Any) -> APIStatusError:
     """Read what stands under `error` inside an answer whose status was 200."""
-    found = error_within({"error": error})
-    assert found is not None
-    return found
+    return _error_in({"error": error}, 200)
+
+
+def _error_in(answer: Any, status: int) -> APIStatusError:
+    envelope = read_error(answer)
+    body = answer if _is_shallow(answer) else None
+    return _status_error(envelope.status or status, envelope, body, {})
 
 
 def _status_error(

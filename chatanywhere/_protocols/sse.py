@@ -11,19 +11,44 @@ MAX_EVENT = 16 * 1024 * 1024
 _MANY = 4096  # pieces that are joined, since each costs some dozen bytes beside its characters
 
 
+class NamedData(str):
+    """The data of an event that has a name of its own."""
+
+    event: str
+
+    def __new__(cls, data: str, event: str) -> NamedData:
+        self = super().__new__(cls, data)
+        self.event = event
+        return self
+
+
+def _is_one_event(text: str) -> bool:
+    """Whether it is one event of one line, and no more."""
+    end = len(text) - 2
+    return text.startswith("data: ") and text.find("\n") == end <= MAX_EVENT and text[-1] == "\n" and "\r" not in text
+
+
+class StrayLine(str):
+    """A line that is no part of an event, from the first on that begins as JSON."""
+
+
 class EventStreamDecoder:
     """Turns the text of an event stream, cut anywhere, into the `data` of its events.
 
-    Event types, ids and `retry` are for reconnecting and for pages that listen by type; nothing here does
-    either, so they are read and dropped. As the specification says, an event that the end of the stream cuts
-    off before its blank line is not dispatched.
+    The data of an event that has a name other than `message` is a `NamedData`. Ids and `retry` are for reconnecting,
+    which nothing here does, so they are read and dropped. As the specification says, an event that the end of the
+    stream cuts off before its blank line is not dispatched; `rest` has it for those who know better.
+
+    JSON that was sent without the frame of an event is no field of the specification's; its lines are `StrayLine`s.
     """
 
     def __init__(self) -> None:
         self._tail = _SmallPieces("")  # of a line that has not ended yet
         self._data = _SmallPieces("\n")  # the data lines of an event that has not ended yet
+        self._event = ""
         self._begun = False
         self._after_cr = False
+        self._stray = False  # there has been the beginning of what may be bare JSON
 
     def feed(self, text: str, found: list[str]) -> None:
         """Append to `found` the data of every event that `text` completes.
@@ -32,6 +57,9 @@ class EventStreamDecoder:
             ValueError: a line or an event is larger than `MAX_EVENT`; what came before it has been appended.
         """
         if not text:
+            return
+        if self._is_between() and _is_one_event(text):  # which is what nearly all servers send at a time
+            found.append(text[6:-2])
             return
         if not self._begun:
             self._begun = True
@@ -56,9 +84,13 @@ class EventStreamDecoder:
         if last:
             tail.append(last)
 
+    def _is_between(self) -> bool:
+        """Whether the last event and its line have ended."""
+        return not (self._tail.size or self._data.size or self._event or self._after_cr)
+
     def _read(self, lines: list[str], found: list[str]) -> None:
         data = self._data
-        if not data.size and not any(lines[1::2]):
+        if not data.size and not self._event and not any(lines[1::2]):
             # What nearly all servers send, a line of data and a blank one in turn, is taken in one go.
             values = [line[6:] for line in lines[::2] if line.startswith("data: ")]
             if 2 * len(values) == len(lines):
@@ -69,14 +101,38 @@ class EventStreamDecoder:
                 value = line[6:] if line[5:6] == " " else line[5:]
             elif line == "data":
                 value = ""
-            elif line or not data.size:
+            elif not line:
+                self._dispatch(found)
                 continue
             else:
-                found.append(data.take())
+                self._note(line, found)
                 continue
             data.append(value)
             if data.size > MAX_EVENT:
                 raise ValueError(f"an event of the stream is larger than {MAX_EVENT} characters")
+
+    def _dispatch(self, found: list[str]) -> None:
+        """A blank line: the event, if there is any, is whole."""
+        event, self._event = self._event, ""
+        if self._data.size:
+            data = self._data.take()
+            found.append(data if event in ("", "message") else NamedData(data, event))
+
+    def _note(self, line: str, found: list[str]) -> None:
+        """Take a line in that is no data."""
+        field, _, value = line.partition(":")
+        if field == "event":
+            self._event = value.removeprefix(" ")
+        elif field not in ("", "id", "retry"):
+            self._stray = self._stray or line.startswith("{")
+            if self._stray:
+                found.append(StrayLine(line))
+
+    def rest(self) -> list[str]:
+        """Return the data of the event that has not ended yet, its last line included, if there is one."""
+        found: list[str] = []
+        self.feed("\n\n", found)
+        return found
 
 
 class _SmallPieces:

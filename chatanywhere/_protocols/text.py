@@ -38,8 +38,10 @@ class TextDecoder:
     """Raw text, as the `web` protocol sends it; recognises a page that came in its place."""
 
     done = False
+    ended = 0
 
     def __init__(self, *, maybe_page: bool, text_allowed: bool = True) -> None:
+        self.chunks: list[str] = []
         self._utf8 = Utf8Decoder()
         self._page = "" if maybe_page else None  # what may turn out to be a page; None once it is text
         self._text_allowed = text_allowed

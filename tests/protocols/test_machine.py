@@ -52,7 +52,7 @@ class Answering(RuleBasedStateMachine):
     def chatter(self, data: str) -> None:
         self.send(data)
 
-    @precondition(lambda self: not self.ended)
+    @precondition(lambda self: not self.ended and (self.said or self.thought))
     @rule(done=st.booleans())
     def end(self, done: bool) -> None:
         self.ended = True

@@ -36,7 +36,17 @@ from chatanywhere._protocols import find_protocol
 from chatanywhere._protocols import sse as event_stream
 from chatanywhere._protocols.protocol import as_messages
 from chatanywhere._protocols.service import error_from
-from chatanywhere._types import Event, Finished, ReasoningDelta, Started, TextDelta, ToolCallDelta, Usage
+from chatanywhere._types import (
+    Event,
+    Extra,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
 
 WEB, OPENAI = find_protocol("web"), find_protocol("openai")
 TEXT = "你好, world! 😀\n再见 👩‍👩‍👧"
@@ -329,10 +339,14 @@ def test_a_stream_cut_anywhere_is_the_same_events() -> None:
         pytest.param([{"id": "c1", "model": "m1", "choices": [{}]}], [], id="choice empty"),
         pytest.param([{**chunk(), "choices": [{"index": 0, "delta": None}]}], [], id="delta null"),
         pytest.param([{**chunk(), "choices": [{"delta": {"content": "Hi"}}]}], [TextDelta("Hi")], id="no index"),
-        pytest.param([{**chunk(), "choices": [{"index": 1, "delta": {"content": "Hi"}}]}], [], id="another choice"),
+        pytest.param(
+            [{**chunk(), "choices": [{"index": 1, "delta": {"content": "Hi"}}]}],
+            [TextDelta("Hi", 1)],
+            id="another choice",
+        ),
         pytest.param([{**chunk(content="Hi"), "error": None}], [TextDelta("Hi")], id="error null"),
         pytest.param([{**chunk(content="Hi"), "usage": None}], [TextDelta("Hi")], id="usage null"),
-        pytest.param([{**chunk(), "usage": {"prompt_tokens": 1}}], [], id="usage incomplete"),
+        pytest.param([{**chunk(), "usage": {"prompt_tokens": 1}}], [Usage(1, 0, 1)], id="usage incomplete"),
         pytest.param([{**chunk(content="Hi"), "usage": USAGE}], [TextDelta("Hi"), Usage(1, 2, 3)], id="usage and text"),
         pytest.param([chunk(content="a"), chunk(content="b")], [TextDelta("ab")], id="pieces together"),
         pytest.param(
@@ -358,13 +372,16 @@ def test_a_stream_cut_anywhere_is_the_same_events() -> None:
 )
 def test_a_chunk_means(chunks: list[Any], expected: list[Event]) -> None:
     """What each kind of chunk adds to the answer, behind the event that it started."""
-    assert openai(sse(*chunks, DONE)) == ([STARTED, *expected], None)
+    finished = [] if any(isinstance(event, Finished) for event in expected) else [STOP]
+    events, error = openai(sse(*chunks, *finished, DONE))
+    assert (events, error) == ([STARTED, *expected, *[Finished("stop")] * len(finished)], None)
 
 
 @pytest.mark.parametrize("first", [{}, {"id": None, "model": None}])
 def test_an_answer_need_not_have_a_name(first: dict[str, None]) -> None:
     """Without id and model it starts all the same."""
-    assert openai(sse(first, DONE)) == ([Started(None, None)], None)
+    stop = {"choices": [{"finish_reason": "stop"}]}
+    assert openai(sse(first, stop, DONE)) == ([Started(None, None), Finished("stop")], None)
 
 
 def test_pieces_in_different_blocks_are_events_of_their_own() -> None:
@@ -384,9 +401,9 @@ def test_tool_calls_come_in_pieces() -> None:
 
 
 def test_tool_calls_may_leave_out_what_is_not_new() -> None:
-    """Without an index calls are counted; without a function, or with nulls in it, nothing is added."""
+    """Without index and id a fragment belongs to the last call; without a function, or with nulls, nothing is added."""
     calls = [{"id": "t0"}, {"function": None}, {"function": {"name": None, "arguments": None}}]
-    expected = [ToolCallDelta(0, "t0", None, ""), ToolCallDelta(1, None, None, ""), ToolCallDelta(2, None, None, "")]
+    expected = [ToolCallDelta(0, "t0", None, ""), *[ToolCallDelta(0, None, None, "")] * 2]
     assert openai(sse(chunk(tool_calls=calls), DONE)) == ([STARTED, *expected], None)
 
 
@@ -394,6 +411,9 @@ def test_tool_calls_may_leave_out_what_is_not_new() -> None:
     "end",
     [
         pytest.param(sse(DONE), id="DONE alone"),
+        pytest.param(b"data: [DONE]", id="no end of the line"),
+        pytest.param(b"data: [DONE]\n", id="no blank line"),
+        pytest.param(sse(STOP)[:-1], id="no blank line behind the finish reason"),
         pytest.param(sse(STOP), id="finish reason alone"),
         pytest.param(sse(STOP, DONE), id="both"),
         pytest.param(sse(STOP) + b"data: [DO", id="cut behind the finish reason"),
@@ -414,17 +434,16 @@ def test_an_answer_ends_with_a_finish_reason_or_done(end: bytes) -> None:
     "end",
     [
         pytest.param(b"", id="nothing"),
-        pytest.param(b"data: [DONE]", id="cut within the line"),
-        pytest.param(b"data: [DONE]\n", id="cut before the blank line"),
-        pytest.param(sse(STOP)[:-1], id="cut before the blank line of the finish reason"),
-        pytest.param(sse(" [DONE]")[:-1] + b"\xe4", id="cut within a character"),
+        pytest.param(b"data: [DON", id="cut within the line"),
+        pytest.param(b"data: \xe4", id="cut within a character"),
+        pytest.param(sse(STOP)[:-8], id="cut within the chunk of the finish reason"),
         pytest.param(sse({"choices": [{"index": 1, "finish_reason": "stop"}]}), id="end of another choice"),
     ],
 )
 def test_a_stream_without_its_end_was_interrupted(end: bytes) -> None:
     """A connection that closes in good order before the answer's end still is a StreamInterruptedError."""
     events, error = openai(sse(chunk(content="Hi")), end)
-    assert events == [STARTED, TextDelta("Hi")]
+    assert events[:2] == [STARTED, TextDelta("Hi")]
     assert isinstance(error, StreamInterruptedError)
 
 
@@ -477,8 +496,10 @@ def test_what_is_no_json_object_is_refused_behind_the_text_before_it(data: str) 
         chunk(tool_calls={"index": 0}),
         chunk(tool_calls=[None]),
         chunk(tool_calls=[{"function": "f"}]),
-        {"usage": 5},
-        {"usage": list(USAGE)},
+        {"choices": [{"index": "0"}]},
+        {"choices": [{"index": 1.5}]},
+        chunk(refusal=5),
+        chunk(function_call="f"),
     ],
     ids=json.dumps,
 )
@@ -495,8 +516,10 @@ FIELD_TYPES = {
     Started: {"id": OPTIONAL_TEXT, "model": OPTIONAL_TEXT},
     TextDelta: {"text": (str,)},
     ReasoningDelta: {"text": (str,)},
-    ToolCallDelta: {"index": (int,), "id": OPTIONAL_TEXT, "name": OPTIONAL_TEXT, "arguments": (str,)},
-    Finished: {"reason": (str,)},
+    RefusalDelta: {"text": (str,), "index": (int,)},
+    ToolCallDelta: {"index": (int,), "id": OPTIONAL_TEXT, "name": OPTIONAL_TEXT, "arguments": (str,), "choice": (int,)},
+    Finished: {"reason": (str,), "index": (int,)},
+    Extra: {"fields": (dict,), "index": (int,)},
     Usage: {"prompt_tokens": (int,), "completion_tokens": (int,), "total_tokens": (int,)},
 }
 
@@ -657,7 +680,7 @@ def test_json_that_is_no_completion_is_refused(content: bytes) -> None:
 
 def test_text_before_the_wrong_place_of_an_object_is_not_lost() -> None:
     """What could be read of an object is given out before the error, as it is of a stream."""
-    wrong = {**chunk(content="Hi"), "usage": 5}
+    wrong = chunk(content="Hi", tool_calls=5)
     events, error = openai(json.dumps(wrong).encode(), content_type="application/json")
     assert events == [STARTED, TextDelta("Hi")]
     assert isinstance(error, ProtocolError)

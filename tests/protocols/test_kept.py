@@ -1,0 +1,592 @@
+"""Nothing that the service says is lost: what has an event, what has none, and the whole answer as one dict."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import msgspec  # noqa: F401  here, because it can't be loaded a second time
+import orjson  # noqa: F401
+import pytest
+from decoding import DONE, Answer, chunk, joined, sse
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatanywhere._errors import ChatAnywhereError, ProtocolError
+from chatanywhere._protocols import chunks as wire
+from chatanywhere._types import (
+    Choice,
+    Completion,
+    Event,
+    Extra,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+
+READERS = ["msgspec", "orjson", None]
+
+
+@contextmanager
+def installed(reader: str | None) -> Iterator[None]:
+    """Let this be the only fast reader of JSON there is."""
+    hidden = {name: None for name in ("msgspec", "orjson") if name != reader}
+    with mock.patch.dict(sys.modules, hidden):
+        wire._fastest_reader.cache_clear()
+        try:
+            yield
+        finally:
+            wire._fastest_reader.cache_clear()
+
+
+class Read:
+    """An answer read to the end of its connection."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        answer = Answer("openai", {})
+        self.events: list[Event] = []
+        for piece in [*pieces, b""]:
+            if not answer.over and answer.error is None:
+                self.events += answer.feed(piece)
+        self.error: ChatAnywhereError | None = answer.error
+        self.completion: Completion = answer.completion(None)
+        self.chunks = [json.loads(each) for each in answer.chunks()]
+
+    @property
+    def said(self) -> list[Event]:
+        """The events without the one that says that it began."""
+        return [event for event in joined(self.events) if not isinstance(event, Started)]
+
+
+def read(*chunks: Any, end: Any = DONE) -> Read:
+    return Read(sse(*chunks, end))
+
+
+def whole(message: dict[str, Any], **choice: Any) -> dict[str, Any]:
+    """A completion that is not streamed."""
+    choices = [{"index": 0, "message": message, "finish_reason": "stop", **choice}]
+    return {"id": "c1", "object": "chat.completion", "model": "m1", "choices": choices}
+
+
+# Any answer ---------------------------------------------------------------------------------------------------
+
+TEXTS = st.text(max_size=6) | st.sampled_from(
+    ["", '"', "\\", "\n", "a\u2028b", "你好", "😀", '"}}]}', "\ud83d", "\ude00"]
+)
+CALLS = st.fixed_dictionaries(
+    {},
+    optional={
+        "index": st.none() | st.integers(0, 2),
+        "id": st.none() | st.sampled_from(["", "t1", "t2"]),
+        "type": st.just("function"),
+        "function": st.fixed_dictionaries(
+            {}, optional={"name": st.none() | st.sampled_from(["f", "g"]), "arguments": st.none() | TEXTS}
+        ),
+        "extra_content": st.just({"google": {"thought_signature": "s"}}),
+    },
+)
+DELTAS = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.just("assistant"),
+        "content": st.none()
+        | TEXTS
+        | st.lists(st.builds(lambda text: {"type": "text", "text": text}, TEXTS), max_size=2),
+        "reasoning_content": st.none() | TEXTS,
+        "reasoning": st.none() | TEXTS,
+        "refusal": st.none() | TEXTS,
+        "tool_calls": st.none() | st.lists(CALLS, max_size=2),
+        "annotations": st.lists(st.just({"type": "url_citation"}), max_size=1),
+        "audio": st.fixed_dictionaries({}, optional={"id": st.just("a"), "data": st.sampled_from(["AA", "BB"])}),
+        "x_unknown": st.integers() | TEXTS,
+    },
+)
+CHOICES = st.fixed_dictionaries(
+    {"delta": DELTAS},
+    optional={
+        "index": st.none() | st.integers(0, 2),
+        "finish_reason": st.none() | st.just("stop"),
+        "logprobs": st.none() | st.just({"content": [{"token": "a", "logprob": -0.5}]}),
+    },
+)
+USUAL = st.builds(lambda text: chunk(content=text), TEXTS)
+CHUNKS = USUAL | st.fixed_dictionaries(
+    {"choices": st.lists(CHOICES, max_size=2)},
+    optional={
+        "id": st.sampled_from(["", "c1"]),
+        "created": st.just(5),
+        "usage": st.none() | st.just({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}),
+        "x_unknown": TEXTS,
+    },
+)
+
+
+@given(st.lists(CHUNKS, max_size=8), st.booleans(), st.data())
+def test_every_split_and_every_reader_of_json_comes_to_the_same(chunks: list[Any], ascii_: bool, data: Any) -> None:
+    """Events, text and raw do not depend on where the bytes are cut, nor on the readers of JSON that are installed."""
+    written = [json.dumps(each, ensure_ascii=ascii_).encode("utf-8", "replace").decode() for each in chunks]
+    content = sse(*written, DONE)
+    places = sorted(data.draw(st.sets(st.integers(1, len(content) - 1), max_size=8)))
+    pieces = [content[start:end] for start, end in itertools.pairwise([0, *places, len(content)])]
+    found = []
+    for reader in READERS:
+        with installed(reader):
+            found += [Read(content), Read(*pieces)]
+    results = [(each.said, each.completion, each.completion.raw, str(each.error)) for each in found]
+    assert results == [results[0]] * len(results)
+    for choice, raw in zip(found[0].completion.choices, found[0].completion.raw.get("choices", ()), strict=False):
+        if isinstance(raw["message"].get("content"), str) and raw["index"] == choice.index and found[0].error is None:
+            assert raw["message"]["content"] == choice.text
+
+
+@given(st.lists(USUAL | st.sampled_from([chunk(reasoning_content="嗯"), {"choices": []}, chunk(x=1)]), max_size=8))
+def test_the_short_way_comes_to_what_the_long_way_does(chunks: list[Any]) -> None:
+    """With and without the template by which a usual chunk is read, an answer is the same."""
+    content = sse(*chunks, chunk("stop"), DONE)
+    short = Read(content)
+    with mock.patch.object(wire, "_MAX_IDLE_TEMPLATES", 0):
+        long = Read(content)
+    assert (short.events, short.completion, short.completion.raw) == (long.events, long.completion, long.completion.raw)
+
+
+USUAL_DATA = json.dumps(chunk(content="word"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        USUAL_DATA.replace('"word"', '"wo"rd"'),
+        USUAL_DATA.replace('"word"', '"wo\nrd"'),
+        USUAL_DATA.replace('"word"', '"word'),
+        USUAL_DATA.replace('"word"', '"\\x"'),
+        USUAL_DATA[:-1],
+        USUAL_DATA + "}",
+    ],
+)
+def test_what_only_looks_like_a_usual_chunk_is_refused(data: str) -> None:
+    """A chunk that begins like the one before and is no JSON is a ProtocolError, and the text before it is kept."""
+    found = read(chunk(content="Hi"), chunk(content="Hi"), "".join(f"{line}\ndata: " for line in data.split("\n"))[:-7])
+    assert found.completion.text == "HiHi"
+    assert isinstance(found.error, ProtocolError)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        chunk("stop", content="!"),
+        {**chunk(content="!"), "usage": {"prompt_tokens": 1}},
+        {**chunk(content="!"), "choices": [{"index": 1, "delta": {"content": "!"}}]},
+        chunk(content="!", refusal="No"),
+        chunk(content="!", x=1),
+        chunk(content="!", content_="!"),
+        {**chunk(content="!"), "x": "!"},
+    ],
+    ids=json.dumps,
+)
+def test_what_is_not_usual_takes_the_long_way(last: dict[str, Any]) -> None:
+    """A chunk that says more than the ones before it is read whole, however much it looks like them."""
+    chunks = [chunk(content="Hi"), chunk(content="Hi"), last]
+    found = read(*chunks)
+    with mock.patch.object(wire, "_template", return_value=None):
+        expected = read(*chunks)
+    assert (found.events, found.completion.raw) == (expected.events, expected.completion.raw)
+    assert found.chunks == chunks
+
+
+def test_a_text_within_another_is_not_taken_for_the_text() -> None:
+    """Where the content stands is found out exactly, even where another string holds the same characters."""
+    begin = '{"id": "\\"content\\": \\"", "x": {"content": "no"}, "choices": [{"delta": '
+    odd, plain = begin + '{"y": "content", "content": "%s"}}]}', begin + '{"content": "%s"}}]}'
+    found = read(odd % "a", odd % "b", plain % "c", plain % "d", chunk("stop"))
+    assert (found.completion.text, found.error) == ("abcd", None)
+
+
+# The whole answer as one dict -----------------------------------------------------------------------------------
+
+
+def test_raw_is_the_answer_as_if_it_had_not_been_streamed() -> None:
+    """Strings are joined, names stay, lists follow their index, null is left out, and what nobody knows is kept."""
+    call = {"index": 0, "id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"x"'}}
+    more = {"index": 0, "id": "", "function": {"name": "", "arguments": ": 1}"}}
+    chunks = [
+        {**chunk(role="assistant", content=""), "object": "chat.completion.chunk", "created": 5, "usage": None},
+        {**chunk(role="assistant", content="He"), "sources": ["a"]},
+        {**chunk(content="llo", refusal=None, x={"a": "1", "b": [1]}), "sources": ["a"]},
+        chunk(x={"a": "2", "b": [2]}, tool_calls=[call]),
+        chunk("tool_calls", tool_calls=[more]),
+        {"id": "c1", "choices": [], "usage": {"prompt_tokens": 1, "y": {"z": 2}}, "v": True},
+    ]
+    found = read(*chunks)
+    assert found.chunks == chunks
+    assert found.completion.raw == {
+        "id": "c1",
+        "model": "m1",
+        "object": "chat.completion",
+        "created": 5,
+        "sources": ["a"],
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "content": "Hello",
+                    "x": {"a": "12", "b": [1, 2]},
+                    "tool_calls": [
+                        {"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+                    ],
+                },
+                "finish_reason": "tool_calls",
+            }
+        ],
+        "usage": {"prompt_tokens": 1, "y": {"z": 2}},
+        "v": True,
+    }
+
+
+def test_raw_of_an_answer_that_is_not_streamed_is_that_answer() -> None:
+    """One JSON object is kept as it came, nulls and all."""
+    answer = whole({"role": "assistant", "content": "Hi", "refusal": None}, logprobs=None)
+    found = Read(json.dumps(answer).encode())
+    assert (found.completion.raw, found.chunks, found.completion.text) == (answer, [answer], "Hi")
+
+
+def test_raw_takes_linear_time() -> None:
+    """Many chunks, and many items with an index, are put together without going through them again and again."""
+    items = [{"index": number, "text": "a"} for number in range(5_000)]
+    found = read(*[chunk(content="word ")] * 5_000, chunk("stop", parts=items), chunk(parts=items))
+    message = found.completion.raw["choices"][0]["message"]
+    assert message["content"] == "word " * 5_000
+    assert message["parts"] == [{"index": number, "text": "aa"} for number in range(5_000)]
+
+
+# What has an event ----------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_is_told() -> None:
+    """A refusal has its event and its attribute."""
+    found = read(chunk(refusal="I "), chunk(refusal="can't."), chunk("stop"))
+    assert found.said == [RefusalDelta("I can't."), Finished("stop")]
+    assert (found.completion.text, found.completion.refusal) == ("", "I can't.")
+    assert found.completion.message == {"role": "assistant", "content": None, "refusal": "I can't."}
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+@pytest.mark.parametrize("as_details", [False, True])
+def test_thoughts_are_read_under_each_of_their_names_and_once(name: str, as_details: bool) -> None:
+    """What was thought counts once, under however many names it comes."""
+    details = {"reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]} if as_details else {}
+    for delta in ({name: "Hm"}, {"reasoning": "Hm", "reasoning_content": "Hm"}, {}):
+        found = read(chunk(**delta, **details), chunk("stop", content="Hi"))
+        assert found.completion.reasoning == ("Hm" if delta or details else "")
+        assert found.completion.text == "Hi"
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "thought"),
+    [
+        ([{"type": "text", "text": "Hi"}], "Hi", ""),
+        ([{"type": "text", "text": "H"}, {"type": "text", "text": "i"}], "Hi", ""),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}], "", "Hm"),
+        ([{"type": "thinking", "thinking": "Hm"}, {"type": "text", "text": "Hi"}], "Hi", "Hm"),
+        ([{"type": "image_url", "image_url": {"url": "x"}}], "", ""),
+        ([], "", ""),
+    ],
+)
+def test_content_may_be_a_list_of_parts(content: list[Any], text: str, thought: str) -> None:
+    """Parts of text are text, thinking parts are thoughts, others are kept."""
+    for answer in (read(chunk(content=content), chunk("stop")), Read(json.dumps(whole({"content": content})).encode())):
+        assert (answer.completion.text, answer.completion.reasoning, answer.error) == (text, thought, None)
+        if content:
+            assert answer.completion.raw["choices"][0]["message"]["content"] == content
+    if content and content[0]["type"] == "image_url":
+        assert Extra({"content": content}) in answer.events
+
+
+FRAGMENTS = [
+    {"id": "t1", "type": "function", "function": {"name": "f", "arguments": ""}},
+    {"function": {"arguments": '{"q": "}'}},
+    {"function": {"arguments": '"}'}},
+    {"id": "t2", "type": "function", "function": {"name": "g", "arguments": ""}},
+    {"function": {"arguments": '{"q":'}},
+    {"function": {"arguments": ' "\\"y"}'}},
+]
+TWO_CALLS = (ToolCall("t1", "f", '{"q": "}"}'), ToolCall("t2", "g", '{"q": "\\"y"}'))
+
+
+@pytest.mark.parametrize("index", ["missing", "null", "zero", "right"])
+@pytest.mark.parametrize("ids", ["once", "always", "never"])
+@pytest.mark.parametrize("together", [False, True], ids=["apart", "in one chunk"])
+def test_the_fragments_of_tool_calls_find_together(index: str, ids: str, together: bool) -> None:
+    """Parallel calls stay apart, whatever the server says of their index and ids."""
+    fragments = []
+    for number, fragment in enumerate(FRAGMENTS):
+        call = number // 3
+        fragment = {**fragment}
+        if index != "missing":
+            fragment["index"] = {"null": None, "zero": 0, "right": call}[index]
+        if ids == "always":
+            fragment["id"] = TWO_CALLS[call].id
+        elif ids == "never":
+            fragment.pop("id", None)
+        fragments.append(fragment)
+    chunks = [chunk(tool_calls=fragments)] if together else [chunk(tool_calls=[each]) for each in fragments]
+    completion = read(*chunks, chunk("tool_calls")).completion
+    expected = [ToolCall(None if ids == "never" else call.id, call.name, call.arguments) for call in TWO_CALLS]
+    assert list(completion.tool_calls) == expected
+    raw = completion.raw["choices"][0]["message"]["tool_calls"]
+    assert [each["function"]["arguments"] for each in raw] == [call.arguments for call in TWO_CALLS]
+    assert completion.message["tool_calls"] == raw
+
+
+def test_calls_that_take_turns_are_told_apart_by_their_index() -> None:
+    """Fragments of numbered calls may come in any order, and a name or an id may be said again."""
+    call = lambda index, text, **more: {"index": index, **more, "function": {"name": "f", "arguments": text}}  # noqa: E731
+    chunks = [chunk(tool_calls=[call(1, "{"), call(0, "{}")]), chunk(tool_calls=[call(0, " ", id="b"), call(1, "}")])]
+    found = read(*chunks, chunk("tool_calls"))
+    assert [each.arguments for each in found.completion.tool_calls] == ["{} ", "{}"]
+
+
+def test_arguments_that_are_an_object_are_taken_as_json() -> None:
+    """Some servers send the arguments as they are, not as a text."""
+    found = read(chunk("tool_calls", tool_calls=[{"id": "t", "function": {"name": "f", "arguments": {"x": "你"}}}]))
+    assert found.completion.tool_calls == (ToolCall("t", "f", '{"x": "你"}'),)
+    assert found.completion.message["tool_calls"][0]["function"]["arguments"] == '{"x": "你"}'
+
+
+def test_a_custom_tool_is_called_with_free_text() -> None:
+    """The input of a custom call is its arguments, and the call says what it is."""
+    pieces = [
+        {"index": 0, "id": "t", "type": "custom", "custom": {"name": "sh", "input": "ls"}},
+        {"index": 0, "custom": {"input": " -l"}},
+    ]
+    found = read(*[chunk(tool_calls=[each]) for each in pieces], chunk("tool_calls"))
+    (call,) = found.completion.tool_calls
+    assert (call.id, call.name, call.type, call.input) == ("t", "sh", "custom", "ls -l")
+    assert found.completion.message["tool_calls"] == [
+        {"id": "t", "type": "custom", "custom": {"name": "sh", "input": "ls -l"}}
+    ]
+
+
+def test_the_old_function_call_is_a_tool_call() -> None:
+    """A `function_call` has the events of a tool call, and goes back as it came."""
+    pieces = [{"name": "f", "arguments": "{"}, {"arguments": "}"}]
+    found = read(*[chunk(function_call=each) for each in pieces], chunk("function_call"))
+    assert found.said[:2] == [ToolCallDelta(0, None, "f", "{"), ToolCallDelta(0, None, None, "}")]
+    assert found.completion.tool_calls == (ToolCall(None, "f", "{}"),)
+    assert found.completion.message["function_call"] == {"name": "f", "arguments": "{}"}
+
+
+def test_what_a_service_wants_back_is_in_the_message() -> None:
+    """A call's signature goes back with it, and so do the thoughts that led to it."""
+    signed = {"google": {"thought_signature": "s"}}
+    call = {"index": 0, "id": "t", "function": {"name": "f", "arguments": "{}"}, "extra_content": signed}
+    found = read(chunk(reasoning_content="Hm", content="Hi"), chunk("tool_calls", tool_calls=[call]))
+    assert found.completion.tool_calls[0].extra == {"extra_content": signed}
+    assert found.completion.message["tool_calls"][0]["extra_content"] == signed
+    assert found.completion.message["reasoning_content"] == "Hm"
+    assert "reasoning_content" not in read(chunk("stop", reasoning_content="Hm", content="Hi")).completion.message
+
+
+USAGES = [
+    ({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, Usage(1, 2, 3)),
+    ({"prompt_tokens": 1.0, "completion_tokens": "2", "total_tokens": 3}, Usage(1, 2, 3)),
+    ({"prompt_tokens": 1, "completion_tokens": 2}, Usage(1, 2, 3)),
+    ({"prompt_tokens": 1, "total_tokens": 3}, Usage(1, 2, 3)),
+    ({"completion_tokens": 2, "total_tokens": 3}, Usage(1, 2, 3)),
+    ({"prompt_tokens": 1, "completion_tokens": None, "total_tokens": None}, Usage(1, 0, 1)),
+    (
+        {
+            "prompt_tokens": 5,
+            "completion_tokens": 6,
+            "total_tokens": 11,
+            "prompt_tokens_details": {"cached_tokens": 4},
+            "completion_tokens_details": {"reasoning_tokens": 3},
+        },
+        Usage(5, 6, 11, cached_tokens=4, reasoning_tokens=3),
+    ),
+    ({"prompt_tokens": 5, "prompt_cache_hit_tokens": 4}, Usage(5, 0, 5, cached_tokens=4)),
+    ({"prompt_tokens": 5, "cached_tokens": 4, "prompt_tokens_details": None}, Usage(5, 0, 5, cached_tokens=4)),
+    ({"tokens": 7}, None),
+    ({"prompt_tokens": 1.5}, None),
+    ({"prompt_tokens": -1}, None),
+    ({"prompt_tokens": True}, None),
+    (7, None),
+    ([1], None),
+    ("many", None),
+]
+
+
+@pytest.mark.parametrize(("usage", "expected"), USAGES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize("within", [False, True], ids=["chunk", "choice"])
+def test_usage_is_read_as_servers_write_it(usage: Any, expected: Usage | None, within: bool) -> None:
+    """Counts in any spelling, in the chunk or its choice; another shape is kept and no error."""
+    last = chunk("stop", content="Hi")
+    (last["choices"][0] if within else last)["usage"] = usage
+    found = read(last)
+    assert (found.completion.usage, found.error) == (expected, None)
+    raw = found.completion.raw
+    assert (raw["choices"][0] if within else raw)["usage"] == (
+        {name: value for name, value in usage.items() if value is not None} if isinstance(usage, dict) else usage
+    )
+
+
+def test_the_first_id_and_model_that_are_not_empty_are_those_of_the_answer() -> None:
+    """Some services begin with a chunk that has neither."""
+    first = {"id": "", "model": "", "choices": [], "prompt_filter_results": []}
+    found = read(first, {**chunk(content="Hi"), "created": 5}, {**chunk("stop"), "id": "c2"})
+    assert found.events[0] == Started("c1", "m1", 5)
+    assert (found.completion.id, found.completion.model, found.completion.created) == ("c1", "m1", 5)
+
+
+# Several answers ------------------------------------------------------------------------------------------------
+
+
+def several(index: int, finish_reason: str | None = None, **delta: Any) -> dict[str, Any]:
+    return {"id": "c1", "model": "m1", "choices": [{"index": index, "delta": delta, "finish_reason": finish_reason}]}
+
+
+def test_several_answers_are_kept_apart() -> None:
+    """Each choice has its text, thoughts, calls and reason; the first one's are those of the completion."""
+    logprobs = {"content": [{"token": "Hi", "logprob": -1}]}
+    last = several(0, "stop", content="!")
+    last["choices"][0]["logprobs"] = logprobs
+    found = read(
+        several(1, content="Ho"),
+        several(0, content="Hi"),
+        several(1, reasoning_content="Hm"),
+        several(1, "length", tool_calls=[{"id": "t", "function": {"name": "f", "arguments": "{}"}}]),
+        {**last, "choices": [*last["choices"], *several(2, "stop", refusal="No")["choices"]]},
+    )
+    assert found.completion.choices == (
+        Choice(0, "Hi!", finish_reason="stop", logprobs=logprobs),
+        Choice(1, "Ho", "Hm", tool_calls=(ToolCall("t", "f", "{}"),), finish_reason="length"),
+        Choice(2, "", refusal="No", finish_reason="stop"),
+    )
+    assert (found.completion.text, found.completion.finish_reason) == ("Hi!", "stop")
+    assert found.said[:3] == [TextDelta("Ho", 1), TextDelta("Hi", 0), ReasoningDelta("Hm", 1)]
+    assert [choice["index"] for choice in found.completion.raw["choices"]] == [0, 1, 2]
+
+
+# What has no event of its own -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"annotations": [{"type": "url_citation", "url_citation": {"url": "https://a.example"}}]},
+        {"audio": {"id": "a1", "data": "AAAA", "transcript": "Hi"}},
+        {"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]},
+        {"x_unknown": 0},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+def test_a_field_without_an_event_is_an_extra(field: dict[str, Any]) -> None:
+    """What a delta holds beyond the known fields is an event, counts as an answer, and is in raw."""
+    (name, value), *_ = field.items()
+    for found in (
+        read(chunk(**field)),
+        Read(json.dumps(whole({"role": "assistant", "content": None, **field})).encode()),
+    ):
+        assert Extra(field) in found.events
+        assert found.error is None
+        assert found.completion.raw["choices"][0]["message"][name] == value
+        told = getattr(found.completion, name, value)
+        assert (list(told) if isinstance(told, tuple) else told) == value
+
+
+def test_audio_in_pieces_is_put_together() -> None:
+    """Data and transcript are joined; the next request names the audio by its id."""
+    found = read(chunk(audio={"id": "a1", "data": "AA"}), chunk("stop", audio={"data": "BB", "expires_at": 5}))
+    assert found.completion.audio == {"id": "a1", "data": "AABB", "expires_at": 5}
+    assert found.completion.message["audio"] == {"id": "a1"}
+
+
+def test_log_probabilities_are_put_together() -> None:
+    """Those of each piece are in one list, even if two are alike."""
+    piece = chunk(content="a")
+    piece["choices"][0]["logprobs"] = {"content": [{"token": "a", "logprob": -0.5}], "refusal": None}
+    found = read(piece, piece, chunk("stop"))
+    expected = {"content": [{"token": "a", "logprob": -0.5}] * 2}
+    assert found.completion.logprobs == found.completion.raw["choices"][0]["logprobs"] == expected
+
+
+# The end --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("deltas", "message"),
+    [
+        ([{"content": "He"}, {"content": "llo"}], {"content": "Hello"}),
+        ([{"reasoning_content": "Hm"}, {"content": "Hi"}], {"reasoning": "Hm", "content": "Hi"}),
+        ([{"refusal": "No"}], {"refusal": "No", "content": None}),
+        (
+            [{"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f", "arguments": '{"a":1}'}}]}],
+            {"tool_calls": [{"id": "t", "function": {"name": "f", "arguments": '{"a":1}'}}]},
+        ),
+    ],
+)
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_last_chunk_with_the_whole_message_repeats_nothing(deltas: list[Any], message: Any, apart: bool) -> None:
+    """What came in deltas is not said again when the message comes as a whole."""
+    expected = read(*[chunk(**delta) for delta in deltas], chunk("stop")).completion
+    chunks = [chunk(**delta) for delta in deltas]
+    last = chunk("stop") if apart else chunks.pop()
+    last["choices"][0].update(message={"role": "assistant", **message}, finish_reason="stop")
+    found = read(*chunks, last).completion
+    for name in ("text", "reasoning", "refusal", "tool_calls", "finish_reason"):
+        assert getattr(found, name) == getattr(expected, name)
+    raw = found.raw["choices"][0]["message"]
+    assert all(raw[name] == value for name, value in message.items() if value is not None and name != "tool_calls")
+    assert len(raw.get("tool_calls", ())) == len(message.get("tool_calls", ()))
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [[], [{}], [{"id": "c1", "choices": []}], [chunk(role="assistant", content="")], [{"usage": {"prompt_tokens": 1}}]],
+    ids=json.dumps,
+)
+def test_a_complete_answer_that_holds_nothing_is_no_success(chunks: list[Any]) -> None:
+    """Without text, thought, refusal, call, other content and finish reason there is no answer."""
+    error = read(*chunks).error
+    assert isinstance(error, ProtocolError)
+    assert "holds nothing" in str(error)
+    assert read(*chunks, chunk("stop")).error is None
+
+
+class StopNow(Exception):
+    """What a program's signal handler raises."""
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_what_a_signal_handler_raises_is_not_swallowed(reader: str | None) -> None:
+    """An exception that is none of the JSON reader's passes, wherever in a chunk it comes."""
+
+    def handler(*_: object) -> None:
+        raise StopNow
+
+    def interrupted(data: str) -> Any:
+        signal.raise_signal(signal.SIGUSR1)
+        return json.loads(data)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with installed(reader):
+            _, failures = wire._fastest_reader()
+            with (
+                mock.patch.object(wire, "_fastest_reader", return_value=(interrupted, failures)),
+                pytest.raises(StopNow),
+            ):
+                read(chunk(content="Hi"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
