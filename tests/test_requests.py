@@ -938,6 +938,7 @@ def test_a_copy_keeps_the_key_in_the_process(duplicate: Any, kind: Any) -> None:
         copied = duplicate({"client": original})["client"] if duplicate is copy.deepcopy else duplicate(original)
         again = duplicate(copied)
         assert type(again) is kind
+        assert len({id(client._service) for client in (original, copied, again)}) == 3
         assert repr(again) == repr(original)
         for client in (original, copied, again):
             if kind is Client:
