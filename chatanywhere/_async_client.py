@@ -110,10 +110,9 @@ async def _acquire(semaphore: anyio.Semaphore, scope: CallScope) -> None:
 
 async def _sleep(scope: CallScope, seconds: float) -> None:
     """The loop's counterpart of `CallScope.sleep`."""
-    with _until_cancelled(scope) as waiting:
-        waiting.deadline = anyio.current_time() + seconds
+    with _until_cancelled(scope):
         if not scope.cancelled:
-            await anyio.sleep_forever()
+            await anyio.sleep(seconds)
     if scope.cancelled:
         raise StreamCancelledError("the call was cancelled")
 

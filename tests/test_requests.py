@@ -540,7 +540,7 @@ def test_openais_extra_keywords_mean_what_they_mean_there(way: str) -> None:
         expected, request = server.requests
     assert parse_qsl(urlsplit(request.path).query) == parse_qsl(urlsplit(expected.path).query)
     for name in ("X-Secret", "User-Agent"):
-        assert request.headers.get_all(name) == expected.headers.get_all(name)
+        assert request.headers.get_all(name) == expected.headers.get_all(name)[-1:]  # older ones send their own, too
     body = dict(request.json)
     assert (body.pop("stream"), body.pop("stream_options")) == (True, {"include_usage": True})
     assert body == expected.json
