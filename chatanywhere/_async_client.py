@@ -21,7 +21,7 @@ import anyio.to_thread
 
 from ._call import Call, Service, Step, Waiting
 from ._config import Settings, Url
-from ._errors import ChatAnywhereError, StreamCancelledError
+from ._errors import ChatAnywhereError
 from ._http.exchange import Exchange
 from ._http.receiver import Receiver, receiver, thread_safe
 from ._http.scope import CallScope
@@ -113,8 +113,7 @@ async def _sleep(scope: CallScope, seconds: float) -> None:
     with _until_cancelled(scope):
         if not scope.cancelled:
             await anyio.sleep(seconds)
-    if scope.cancelled:
-        raise StreamCancelledError("the call was cancelled")
+    scope.raise_if_cancelled()
 
 
 class Driver(Generic[T]):

@@ -275,7 +275,7 @@ class Call(Generic[T]):
         if self.state in _OVER:
             return Step.END
         if self.scope.cancelled:
-            self._fail(StreamCancelledError("the call was cancelled"))
+            self._fail(self.annotate(StreamCancelledError("the call was cancelled")))
         if self._error is not None:
             return self._try_again(self._error)
         if self.exchange is None:
@@ -312,7 +312,7 @@ class Call(Generic[T]):
         with Waiting(self):
             self.start_waiting()
             self.scope.check()
-            self.exchange = self._reuse(self._service.hosts[0])
+            self.exchange = self._reuse(self._request(self._service.hosts[0]))
             self._attempts += self.exchange is not None
         return self.exchange is not None or self._error is not None
 
@@ -399,8 +399,7 @@ class Call(Generic[T]):
         """
         with self._lock:
             self.state = State.WAITING
-        if self.scope.cancelled:
-            raise StreamCancelledError("the call was cancelled")
+        self.scope.raise_if_cancelled()
 
     def stop_waiting(self, error: BaseException | None = None) -> None:
         """The wait is over; `error` is how, if it was not in order."""
@@ -439,18 +438,16 @@ class Call(Generic[T]):
             if loss is Loss.UNREAD:  # as if that connection had not been there
                 self._attempts -= 1
                 wait: float | None = 0.0
-            elif self.delivered and not self._kept_back:
-                wait = None
-            elif refused := self._refused_fields(error):
+            elif self._may_repeat and (refused := self._refused_fields(error)):
                 logger.info("asking again without %s, which the service refuses", ", ".join(sorted(refused)))
                 self._refused |= refused
                 self._attempts -= 1
                 wait = 0.0
-            elif not self._repeats_timeouts and self._has_waited(error):
-                wait = None
             else:
                 self.annotate(error)
-                wait = self._retry.wait_before_next(error, self.scope.left(), at_once=loss is not None)
+                wait = None
+                if self._may_repeat and (self._repeats_timeouts or not self._has_waited(error)):
+                    wait = self._retry.wait_before_next(error, self.scope.left(), at_once=loss is not None)
             if wait is None:
                 self._fail(error)
         finally:
@@ -474,11 +471,16 @@ class Call(Generic[T]):
             return error.status_code in _GATEWAY_TIMEOUTS
         return self.scope.connected and any(isinstance(each, TimeoutError) for each in (error, error.__cause__))
 
+    @property
+    def _may_repeat(self) -> bool:
+        """Nothing that another attempt would bring again has been given out."""
+        return self._kept_back or not self.delivered
+
     def _fail(self, error: ChatAnywhereError) -> NoReturn:
+        """End the call with an error, which has been annotated."""
         if self.state is not State.WAITING:  # else whoever waits will see it, too
             self.state = State.CANCELLED if isinstance(error, StreamCancelledError) else State.FAILED
         self._release()
-        self.annotate(error)
         try:
             raise error
         finally:
@@ -487,13 +489,14 @@ class Call(Generic[T]):
                 self._reading.error = None
             del error  # and this frame
 
-    def annotate(self, error: ChatAnywhereError) -> None:
-        """Add to an error what only the call knows, and take the secrets out of it."""
+    def annotate(self, error: ChatAnywhereError) -> ChatAnywhereError:
+        """Add to an error what only the call knows, take the secrets out of it, and return it."""
         error.attempts = self._attempts
         if error.request_id is None and self.response is not None:
             error.request_id = self.response.request_id
         environment = Secrets.of(proxies=self._service.transport.environment_proxies())
         (self._secrets | environment).remove_from(error)
+        return error
 
     @property
     def request_id(self) -> str | None:
@@ -507,8 +510,11 @@ class Call(Generic[T]):
         """Begin to send the request to the first host to which a connection can be had, and remember that host."""
         hosts = self._service.hosts
         for host in hosts:
+            request = self._request(host)
             try:
-                self.exchange = self._reuse(host) or self._open(host)
+                self.exchange = self._reuse(request) or self._service.transport.open(
+                    self.scope, request, self._max_bytes
+                )
             except APIConnectionError as error:
                 timed_out = isinstance(error, APITimeoutError) and error.phase != "connect"
                 if host == hosts[-1] or self.scope.connected or timed_out:
@@ -518,13 +524,8 @@ class Call(Generic[T]):
                     self._service.hosts = (host, *(other for other in hosts if other != host))
                 return
 
-    def _reuse(self, host: str) -> Exchange | None:
-        if self._fresh:
-            return None
-        return self._service.transport.reuse(self.scope, self._request(host), self._max_bytes)
-
-    def _open(self, host: str) -> Exchange | PublicExchange:
-        return self._service.transport.open(self.scope, self._request(host), self._max_bytes)
+    def _reuse(self, request: HTTPRequest) -> Exchange | None:
+        return None if self._fresh else self._service.transport.reuse(self.scope, request, self._max_bytes)
 
     def _request(self, host: str) -> HTTPRequest:
         endpoint = self._endpoint

@@ -19,7 +19,7 @@ from typing import Any
 from .._policy import Timeout
 from .names import AddressInfo, resolve
 from .scope import CallScope
-from .sockets import shut_down
+from .sockets import raised_by_program, shut_down
 
 ATTEMPT_DELAY = 0.25
 """Seconds that an address has for its answer before the next one is tried beside it (RFC 8305, section 5)."""
@@ -134,8 +134,8 @@ class _Race:
         try:
             self._sockets.append(socket.socket(family, kind, protocol))  # one line, so that none is open and unknown
         except OSError as exc:  # no such family here, or no descriptor left
-            if exc.errno is None:
-                raise  # a signal handler's
+            if raised_by_program(exc):
+                raise
             self._failure = exc
             return False
         sock = self._sockets[-1]

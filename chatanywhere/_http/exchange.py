@@ -17,7 +17,7 @@ from .connections import Connection
 from .head import Head, HeadDecoder
 from .idle import IdleConnections
 from .scope import CallScope
-from .sockets import receive, receive_nowait, send_nowait, wait_until_ready, was_not_read
+from .sockets import raised_by_program, receive, receive_nowait, send_nowait, wait_until_ready, was_not_read
 
 _BROKEN = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN)
 
@@ -246,11 +246,6 @@ class Exchange:
         if exc is None or isinstance(exc, ssl.SSLEOFError):
             return was_not_read(self._connection.innermost)
         return False  # a reset leaves no trace of what was read
-
-
-def raised_by_program(exc: OSError) -> bool:
-    """Whether neither the kernel nor TLS raised it; a signal handler of the program did, then."""
-    return exc.errno is None and not isinstance(exc, ssl.SSLError)
 
 
 def words(exc: BaseException | None) -> str:

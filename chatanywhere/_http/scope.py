@@ -107,6 +107,15 @@ class CallScope:
         limit = self.timeout.connect if self._phase == "connect" else self.timeout.read
         return APITimeoutError(f"timeout: nothing came for {limit} s {where}", self._phase)
 
+    def raise_if_cancelled(self) -> None:
+        """Do nothing while the call may go on.
+
+        Raises:
+            StreamCancelledError: the call was cancelled.
+        """
+        if self.cancelled:
+            raise StreamCancelledError("the call was cancelled")
+
     def left(self) -> float | None:
         """Seconds left for the whole call, None for no limit."""
         return None if self._deadline is None else max(0.0, self._deadline - monotonic())
@@ -225,8 +234,7 @@ class CallScope:
             StreamCancelledError: the call was cancelled.
         """
         self.wait(queue.SimpleQueue(), seconds)
-        if self.cancelled:
-            raise StreamCancelledError("the call was cancelled")
+        self.raise_if_cancelled()
 
     def wait(self, mailbox: queue.SimpleQueue[Any], seconds: float | None) -> Any:
         """Return what is put into `mailbox`, or None when the time is up or the call cancelled.

@@ -28,6 +28,11 @@ SEND_SIZE = 65536
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
+def raised_by_program(exc: OSError) -> bool:
+    """Whether neither the kernel nor TLS raised it; a signal handler of the program did, then."""
+    return exc.errno is None and not isinstance(exc, ssl.SSLError)
+
+
 def guarded(scope: CallScope, sock: Any, operation: Callable[..., Any], *args: Any) -> Any:
     """Do one of the socket's operations within the time that is left.
 

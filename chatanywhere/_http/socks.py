@@ -12,7 +12,7 @@ from . import connections
 from .connections import Connection, ScopedConnection, ScopedSecureConnection, SecureConnection, pool_classes
 from .names import resolve
 from .scope import current
-from .sockets import scoped
+from .sockets import raised_by_program, scoped
 
 
 class _Connected(socket.socket):
@@ -50,7 +50,7 @@ class _Socks:
             talker.close()
             if isinstance(exc, socks.ProxyError):
                 cause = exc.socket_err
-                if isinstance(cause, OSError) and not isinstance(cause, socks.ProxyError) and cause.errno is None:
+                if isinstance(cause, OSError) and not isinstance(cause, socks.ProxyError) and raised_by_program(cause):
                     raise cause from None  # a signal handler's, or a limit that ran out
                 raise OSError(errno.ECONNREFUSED, f"the SOCKS proxy failed: {exc}") from exc
             raise

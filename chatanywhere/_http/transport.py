@@ -37,10 +37,10 @@ from .._errors import (
 from .._secrets import Secrets, hidden_in_logs
 from . import connections, environment
 from .connections import Connection
-from .exchange import Exchange, HTTPResponse, raised_by_program, words
+from .exchange import Exchange, HTTPResponse, words
 from .idle import IdleConnections
 from .scope import CallScope
-from .sockets import RECEIVE_SIZE, SEND_SIZE, scoped
+from .sockets import RECEIVE_SIZE, SEND_SIZE, raised_by_program, scoped
 
 _LIBRARY_ERRORS = (
     requests.RequestException,
@@ -162,14 +162,13 @@ class Transport:
         destination = adapter.destinations.get(request.url)
         if destination is None or not _is_own_way():
             return None
-        message = destination.message(request)
         connection = None
         try:
             connection = adapter.idle.take(destination.origin)
             if connection is None:
                 return None
             scope.sending()
-            return _begin(scope, connection, adapter.idle, destination.origin, message, max_bytes, reused=True)
+            return _begin(scope, connection, adapter.idle, destination, request, max_bytes, reused=True)
         except BaseException as exc:
             if connection is not None:
                 scope.detach()
@@ -217,11 +216,10 @@ def _is_mocked() -> bool:
 
 def _open(scope: CallScope, adapter: _Adapter, request: HTTPRequest, max_bytes: int | None) -> Exchange:
     destination = adapter.destination(request.url)
-    message = destination.message(request)
     connection = destination.make_connection()
     try:
         destination.connect(connection)
-        return _begin(scope, connection, adapter.idle, destination.origin, message, max_bytes, reused=False)
+        return _begin(scope, connection, adapter.idle, destination, request, max_bytes, reused=False)
     except BaseException:
         scope.detach()
         connection.close()
@@ -232,14 +230,16 @@ def _begin(
     scope: CallScope,
     connection: Connection,
     idle: IdleConnections,
-    origin: str,
-    message: bytes,
+    destination: _Destination,
+    request: HTTPRequest,
     max_bytes: int | None,
     *,
     reused: bool,
 ) -> Exchange:
+    """Begin to send on a connection, which the caller closes if that fails."""
+    message = destination.message(request)
     connection.fit(scope, large=len(message) > SEND_SIZE)
-    exchange = Exchange(scope, connection, idle, origin, message, reused=reused, max_bytes=max_bytes)
+    exchange = Exchange(scope, connection, idle, destination.origin, message, reused=reused, max_bytes=max_bytes)
     exchange.send_nowait()
     return exchange
 
