@@ -12,6 +12,7 @@ import itertools
 import ssl
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -204,3 +205,55 @@ def stuck_in(place: str) -> dict[str, Any]:
 def scheme(request: pytest.FixtureRequest) -> str:
     """Without TLS and with it."""
     return str(request.param)
+
+
+class Programs:
+    """What either library's programs have to do alike; each file has a subclass that says how they are written."""
+
+    patch: str
+    """The statements that patch the standard library."""
+
+    concurrent: str
+    """Twenty calls at once, each of which comes to "together"."""
+
+    @patched
+    def test_calls_work(self, scheme: str, tmp_path: Path, when: str) -> None:
+        """Whenever the patch is made, answers come, and a connection is used again."""
+        with serving(scheme, tmp_path) as (server, ca_file):
+            run_program(when + TWO_CALLS, self.patch, server.url, ca_file)
+            # The connection of a call before the patch is another kind of socket; it may be used again, or not.
+            assert server.connections == 1 or ("c = client()" in when and server.connections == 2)
+
+    def test_a_connection_that_ended_is_replaced(self, scheme: str, tmp_path: Path) -> None:
+        """A server that closes after each answer costs no call and no wait."""
+        with serving(scheme, tmp_path, faults=[Fault.slow_close(0.01)]) as (server, ca_file):
+            run_program(A_LOST_CONNECTION, self.patch, server.url, ca_file)
+            assert len(server.requests) == 5
+
+    def test_names_are_looked_up(self, scheme: str, tmp_path: Path) -> None:
+        """By the library's own resolver."""
+        with serving(scheme, tmp_path) as (server, ca_file):
+            run_program(A_NAME, self.patch, server.url, ca_file)
+
+    @pytest.mark.parametrize(
+        ("fault", "phase"), [(Fault.timeout(), "headers"), (Fault.timeout(after=1), "read")], ids=["head", "body"]
+    )
+    def test_limits_hold(self, scheme: str, tmp_path: Path, fault: Fault, phase: str) -> None:
+        """A silent server is given up when `read` has passed."""
+        with serving(scheme, tmp_path, faults=[fault]) as (server, ca_file):
+            run_program(LIMITS.replace("PHASE", repr(phase)) + NOTHING_LEFT, self.patch, server.url, ca_file)
+
+    @pytest.mark.parametrize("place", ["head", "body"])
+    def test_a_call_is_stopped(self, scheme: str, tmp_path: Path, place: str, how: str) -> None:
+        """At once, without another attempt, with its connection closed; the next call works."""
+        cancelled_in_head = "cancel" in how and place == "head"
+        protocol = "openai" if cancelled_in_head else "web"
+        program = STOP.replace("PROTOCOL", repr(protocol)).replace("HOW", textwrap.indent(how, "    "))
+        with serving(scheme, tmp_path, **stuck_in("second head" if cancelled_in_head else place)) as (server, ca_file):
+            run_program(program + NOTHING_LEFT + AGAIN, self.patch, server.url, ca_file)
+            assert len(server.requests) == (3 if cancelled_in_head else 2)
+
+    def test_greenlets_ask_at_the_same_time(self, scheme: str, tmp_path: Path) -> None:
+        """Twenty calls overlap: each is answered only when all have been asked."""
+        with serving(scheme, tmp_path, Gate(20)) as (server, ca_file):
+            run_program(self.concurrent, self.patch, server.url, ca_file)

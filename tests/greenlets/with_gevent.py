@@ -9,67 +9,16 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from greenlets.jobs import (
-    A_LOST_CONNECTION,
-    A_NAME,
-    AGAIN,
-    LIMITS,
-    NOTHING_LEFT,
-    STOP,
-    TWO_CALLS,
-    Gate,
-    patched,
-    run_program,
-    scheme,
-    serving,
-    stuck_in,
-)
-
-from chatanywhere.testing import Fault
+from greenlets.jobs import Gate, Programs, scheme, serving
 
 __all__ = ["scheme"]  # a fixture
 
 PATCH = "import gevent; from gevent import monkey; monkey.patch_all()"
-
-phases = pytest.mark.parametrize(
-    ("fault", "phase"), [(Fault.timeout(), "headers"), (Fault.timeout(after=1), "read")], ids=["head", "body"]
-)
-
-
-@patched
-def test_calls_work(scheme: str, tmp_path: Path, when: str) -> None:
-    """Whenever the patch is made, answers come, and a connection is used again."""
-    with serving(scheme, tmp_path) as (server, ca_file):
-        run_program(when + TWO_CALLS, PATCH, server.url, ca_file)
-        # The connection of a call before the patch is another kind of socket; it may be used again, or not.
-        assert server.connections == 1 or ("c = client()" in when and server.connections == 2)
-
-
-def test_a_connection_that_ended_is_replaced(scheme: str, tmp_path: Path) -> None:
-    """A server that closes after each answer costs no call and no wait."""
-    with serving(scheme, tmp_path, faults=[Fault.slow_close(0.01)]) as (server, ca_file):
-        run_program(A_LOST_CONNECTION, PATCH, server.url, ca_file)
-        assert len(server.requests) == 5
-
-
-def test_names_are_looked_up(scheme: str, tmp_path: Path) -> None:
-    """By gevent's own resolver."""
-    with serving(scheme, tmp_path) as (server, ca_file):
-        run_program(A_NAME, PATCH, server.url, ca_file)
-
-
-@phases
-def test_limits_hold(scheme: str, tmp_path: Path, fault: Fault, phase: str) -> None:
-    """A silent server is given up when `read` has passed."""
-    with serving(scheme, tmp_path, faults=[fault]) as (server, ca_file):
-        run_program(LIMITS.replace("PHASE", repr(phase)) + NOTHING_LEFT, PATCH, server.url, ca_file)
-
 
 STOPS = {
     "Timeout": """
@@ -112,18 +61,6 @@ assert error.partial == "".join(pieces)
 }
 
 
-@pytest.mark.parametrize("place", ["head", "body"])
-@pytest.mark.parametrize("how", STOPS.values(), ids=STOPS.keys())
-def test_a_call_is_stopped(scheme: str, tmp_path: Path, place: str, how: str) -> None:
-    """At once, without another attempt, with its connection closed; the next call works."""
-    cancelled_in_head = "cancel" in how and place == "head"
-    protocol = "openai" if cancelled_in_head else "web"
-    program = STOP.replace("PROTOCOL", repr(protocol)).replace("HOW", textwrap.indent(how, "    "))
-    with serving(scheme, tmp_path, **stuck_in("second head" if cancelled_in_head else place)) as (server, ca_file):
-        run_program(program + NOTHING_LEFT + AGAIN, PATCH, server.url, ca_file)
-        assert len(server.requests) == (3 if cancelled_in_head else 2)
-
-
 CONCURRENT = """
 PATCH
 c = client()
@@ -133,10 +70,15 @@ assert [job.value for job in jobs] == ["together"] * 20, [job.value or job.excep
 """
 
 
-def test_greenlets_ask_at_the_same_time(scheme: str, tmp_path: Path) -> None:
-    """Twenty calls overlap: each is answered only when all have been asked."""
-    with serving(scheme, tmp_path, Gate(20)) as (server, ca_file):
-        run_program(CONCURRENT, PATCH, server.url, ca_file)
+@pytest.fixture(params=STOPS.values(), ids=STOPS.keys())
+def how(request: pytest.FixtureRequest) -> str:
+    """How a call is stopped."""
+    return str(request.param)
+
+
+class TestGevent(Programs):
+    patch = PATCH
+    concurrent = CONCURRENT
 
 
 # gunicorn ---------------------------------------------------------------------------------------------------------

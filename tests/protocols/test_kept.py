@@ -5,16 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-import msgspec  # noqa: F401  here, because it can't be loaded a second time
-import orjson  # noqa: F401
 import pytest
-from decoding import DONE, Answer, chunk, joined, sse
+from decoding import DONE, READERS, Answer, chunk, installed, joined, sse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,20 +29,6 @@ from chatanywhere._types import (
     ToolCallDelta,
     Usage,
 )
-
-READERS = ["msgspec", "orjson", None]
-
-
-@contextmanager
-def installed(reader: str | None) -> Iterator[None]:
-    """Let this be the only fast reader of JSON there is."""
-    hidden = {name: None for name in ("msgspec", "orjson") if name != reader}
-    with mock.patch.dict(sys.modules, hidden):
-        wire._fastest_reader.cache_clear()
-        try:
-            yield
-        finally:
-            wire._fastest_reader.cache_clear()
 
 
 class Read:

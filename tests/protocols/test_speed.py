@@ -5,38 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-import msgspec  # noqa: F401  here, because it can't be loaded a second time
-import orjson  # noqa: F401
 import pytest
-from decoding import CHUNKS, Decoded, chunk, openai, sse
+from decoding import CHUNKS, READERS, Decoded, chunk, installed, openai, sse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatanywhere import ProtocolError, TextDelta
 from chatanywhere._accumulator import Accumulator
-from chatanywhere._call import Reading
 from chatanywhere._http.body import Body
 from chatanywhere._protocols import chunks as wire
 from chatanywhere._protocols import find_protocol
-
-READERS = ["msgspec", "orjson", None]
-
-
-@contextmanager
-def installed(reader: str | None) -> Iterator[None]:
-    """Let this be the only fast reader of JSON there is."""
-    hidden = {name: None for name in ("msgspec", "orjson") if name != reader}
-    with mock.patch.dict(sys.modules, hidden):
-        wire._fastest_reader.cache_clear()
-        try:
-            yield
-        finally:
-            wire._fastest_reader.cache_clear()
+from chatanywhere._reading import Reading
 
 
 def decoded(content: bytes, content_type: str) -> list[tuple[Any, ...]]:
