@@ -317,6 +317,7 @@ async def idle(client: str, url: str, number: int) -> Sample:
 
 IMPORTS = {
     "chatanywhere": "from chatanywhere import Client",
+    "chatanywhere, a client": "from chatanywhere import Client; Client('a-key')",
     "requests": "import requests",
     "requests, dataclasses": "import requests, dataclasses",
 }

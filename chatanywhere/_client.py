@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._call import Service
-from ._config import Settings, Url
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 
 if TYPE_CHECKING:
     from ._async_client import AsyncClient
+    from ._call import Service
+    from ._config import Url
     from ._stream import Stream
     from ._types import Completion, MessagesLike
 
@@ -64,7 +64,7 @@ class Client:
         max_response_bytes: int | None = DEFAULT,
         keepalive_expiry: float | None = 30.0,
     ) -> None:
-        settings = Settings(
+        self._service = _service(
             api_key=api_key,
             base_url=base_url,
             protocol=protocol,
@@ -77,8 +77,7 @@ class Client:
             max_response_bytes=max_response_bytes,
             keepalive_expiry=keepalive_expiry,
         )
-        settings.check_key()
-        self._service = Service(settings)
+        self._service.settings.check_key()
 
     def stream(
         self,
@@ -119,7 +118,7 @@ class Client:
             ChatAnywhereError: the service can't be reached, is too slow, or answers with an error.
             ValueError, TypeError: an argument can't be sent. Nothing has been.
         """
-        from ._stream import Stream  # here and not above, for importing the client is to be cheap
+        from ._stream import Stream
 
         call = self._service.chat(
             messages,
@@ -219,7 +218,7 @@ class Client:
 
     def __copy__(self) -> Client:
         duplicate = type(self).__new__(type(self))
-        duplicate._service = Service(self._service.settings)
+        duplicate._service = type(self._service)(self._service.settings)
         return duplicate
 
     def __deepcopy__(self, memo: object) -> Client:
@@ -229,7 +228,16 @@ class Client:
         return self._service.settings.arguments()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._service = Service(Settings(**state))  # a client without a key says so when it is used
+        self._service = _service(**state)  # a client without a key says so when it is used
 
     def __repr__(self) -> str:
         return f"Client({self._service.describe()})"
+
+
+def _service(**settings: Any) -> Service:
+    """Make what a client asks, unchecked for a key."""
+    # Here and not above: importing the client is cheap, and making the first one imports requests.
+    from ._call import Service
+    from ._config import Settings
+
+    return Service(Settings(**settings))

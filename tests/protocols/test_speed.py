@@ -135,27 +135,44 @@ def test_a_single_piece_needs_few_calls(protocol: str, most: int) -> None:
     assert calls_for(piece, protocol, before=piece) <= most
 
 
-def test_importing_the_client_adds_these_modules() -> None:
-    """Beyond requests, `from chatanywhere import Client` loads the package's own files and no library."""
-    code = (
+def added_modules(code: str) -> tuple[list[str], set[str]]:
+    """What code imports beyond requests: the package's own modules, and the libraries that others come from."""
+    script = (
         "import sys, json, requests, requests.adapters\n"
         "before = set(sys.modules)\n"
-        "from chatanywhere import Client\n"
+        f"{code}\n"
         "print(json.dumps(sorted(set(sys.modules) - before)))"
     )
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     added = json.loads(output)
     ours = [name for name in added if name.partition(".")[0] == "chatanywhere"]
+    return ours, {name.lstrip("_").partition(".")[0] for name in set(added) - set(ours)}
+
+
+WITH_DATACLASSES = {"dataclasses", "annotationlib", "ast", "dis", "inspect", "opcode"}
+
+
+def test_importing_the_client_adds_these_modules() -> None:
+    """`from chatanywhere import Client` loads three small files and no library; requests waits for a client."""
+    ours, standard = added_modules("from chatanywhere import Client")
+    assert ours == ["chatanywhere", "chatanywhere._client", "chatanywhere._errors", "chatanywhere._policy"]
+    assert standard <= WITH_DATACLASSES
+    code = "import sys; from chatanywhere import Client; print('requests' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"
+
+
+def test_making_a_client_adds_these_modules() -> None:
+    """Beyond requests, a first client loads the package's own files and no library."""
+    ours, standard = added_modules("from chatanywhere import Client; Client('a-key')")
     assert ours == [
         "chatanywhere",
         *(f"chatanywhere.{name}" for name in (
             "_call", "_client", "_config", "_errors", "_http", "_http.body", "_http.codings", "_http.connections",
             "_http.dialing", "_http.environment", "_http.exchange", "_http.head", "_http.idle", "_http.names",
-            "_http.scope", "_http.sockets", "_http.transport", "_policy", "_protocols", "_protocols.envelope",
-            "_protocols.json_body", "_protocols.json_text", "_protocols.protocol", "_protocols.service", "_reading",
-            "_secrets",
+            "_http.scope", "_http.sockets", "_http.transport", "_merging", "_policy", "_protocols",
+            "_protocols.chunks", "_protocols.envelope", "_protocols.excerpt", "_protocols.json_body",
+            "_protocols.json_text", "_protocols.openai", "_protocols.protocol", "_protocols.service",
+            "_protocols.sse", "_protocols.text", "_reading", "_secrets", "_types",
         )),
     ]  # fmt: skip
-    # The last ones come with dataclasses.
-    standard = {"contextvars", "dataclasses", "secrets", "annotationlib", "ast", "dis", "inspect", "opcode"}
-    assert {name.lstrip("_").partition(".")[0] for name in set(added) - set(ours)} <= standard
+    assert standard <= WITH_DATACLASSES | {"contextvars", "secrets"}
