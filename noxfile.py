@@ -23,7 +23,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def minimum(session: nox.Session) -> None:
     """The whole suite on the oldest Python with the oldest dependencies that setup.cfg allows."""
-    session.install(".[test,speed]", *oldest_allowed())
+    session.install(".[test]", *oldest_allowed())
     session.run("python", "-m", "pytest", "--no-cov", *session.posargs)
 
 
@@ -32,7 +32,7 @@ def oldest_allowed() -> list[str]:
     config = configparser.ConfigParser()
     config.read("setup.cfg")
     extras = config["options.extras_require"]
-    lines = [config["options"]["install_requires"], extras["socks"], extras["speed"], extras["test"]]
+    lines = [config["options"]["install_requires"], extras["socks"], extras["test"]]
     requirements = [Requirement(line) for line in "\n".join(lines).splitlines() if line]
     return [
         f"{requirement.name}=={specifier.version}"

@@ -344,8 +344,6 @@ def main() -> None:
     how, client, url, *rest = sys.argv[1:]
     allow_connections()
     options = dict(option.split("=") for option in rest)
-    if options.get("speed") != "on":
-        sys.modules.update(msgspec=None, orjson=None)  # type: ignore[arg-type]
     number = int(options.get("number", "1"))
     loop = options.get("loop", "asyncio")
 

@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple
-from unittest import mock
 
-import msgspec  # noqa: F401  here, because it can't be loaded a second time
-import orjson  # noqa: F401
 from hypothesis import strategies as st
 
 from chatanywhere._accumulator import Accumulator
 from chatanywhere._errors import ChatAnywhereError
 from chatanywhere._http.body import Body
-from chatanywhere._protocols import chunks as wire
 from chatanywhere._protocols import find_protocol
 from chatanywhere._protocols.protocol import Decoder
 from chatanywhere._reading import Reading
 from chatanywhere._types import Completion, Event, ReasoningDelta, RefusalDelta, Started, TextDelta
-
-READERS = ["msgspec", "orjson", None]
-
-
-@contextmanager
-def installed(reader: str | None) -> Iterator[None]:
-    """Let this be the only fast reader of JSON there is."""
-    hidden = {name: None for name in ("msgspec", "orjson") if name != reader}
-    with mock.patch.dict(sys.modules, hidden):
-        wire._fastest_reader.cache_clear()
-        try:
-            yield
-        finally:
-            wire._fastest_reader.cache_clear()
 
 
 class Answer:

@@ -51,8 +51,10 @@ MAY_IMPORT: dict[str, str | None] = {
     "_protocols.envelope": "",
     "_protocols.excerpt": "",
     "_protocols.service": "_errors _protocols.envelope _protocols.json_text",
-    "_protocols.chunks": "_errors _merging _types _protocols.excerpt _protocols.json_text _protocols.service "
-    "_protocols.sse",
+    "_protocols.fields": "_errors _types _protocols.excerpt",
+    "_protocols.template": "_protocols.fields",
+    "_protocols.chunks": "_errors _merging _types _protocols.excerpt _protocols.fields _protocols.json_text "
+    "_protocols.service _protocols.sse _protocols.template",
     "_protocols.openai": "_errors _types _protocols.chunks _protocols.excerpt _protocols.json_text _protocols.protocol "
     "_protocols.service _protocols.sse _protocols.text",
     "_protocols.web": "_types _protocols.json_text _protocols.protocol _protocols.service _protocols.text",
@@ -85,8 +87,6 @@ LIBRARIES: dict[str, set[str]] = {
     "trio": {"_http.receiver"},  # only where it is running already
     "requests": {"_http.environment", "_http.transport"},
     "urllib3": {"_http.connections", "_http.transport"},
-    "msgspec": {"_protocols.chunks"},
-    "orjson": {"_protocols.chunks"},
     "socks": {"_http.environment", "_http.socks"},  # the first looks whether it is there
 }
 
@@ -139,7 +139,7 @@ def test_all_is_what_there_is() -> None:
 def test_importing_the_client_imports_no_more_than_it_needs() -> None:
     """Nothing that only some programs use is loaded for all of them."""
     unwanted = ["anyio", "tenacity", "argparse", "asyncio", "concurrent.futures", "chatanywhere.testing"]
-    unwanted += ["msgspec", "orjson", "IPython"]
+    unwanted += ["IPython"]
     code = f"import sys; from chatanywhere import Client; print(*set({unwanted}) & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 

@@ -1,0 +1,72 @@
+"""Fields of a chunk, in all the shapes in which servers write them."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from .._errors import ProtocolError
+from .._types import Usage
+from .excerpt import excerpt
+
+
+def read_usage(counts: dict[str, Any]) -> Usage | None:
+    """Read what an answer cost; None if it is told in another shape."""
+    prompt, completion, total = map(read_count, map(counts.get, ("prompt_tokens", "completion_tokens", "total_tokens")))
+    if prompt is None and completion is None and total is None:
+        return None
+    if total is None:
+        total = (prompt or 0) + (completion or 0)
+    elif prompt is None:
+        prompt = max(0, total - completion) if completion is not None else None
+    elif completion is None:
+        completion = max(0, total - prompt)
+    cached = (_detail(counts, "prompt_tokens_details", "cached_tokens"), counts.get("prompt_cache_hit_tokens"))
+    thought = _detail(counts, "completion_tokens_details", "reasoning_tokens")
+    return Usage(
+        prompt or 0,
+        completion or 0,
+        total,
+        next(filter(None, map(read_count, cached)), 0),
+        read_count(thought) or 0,
+    )
+
+
+def _detail(counts: dict[str, Any], group: str, name: str) -> Any:
+    details = counts.get(group)
+    value = details.get(name) if isinstance(details, dict) else None
+    return counts.get(name) if value is None else value
+
+
+def read_count(value: Any) -> int | None:
+    """Read a count, which some servers write as a float or a str."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if is_count(value) else None
+
+
+def is_count(value: Any) -> bool:
+    # Beyond 63 bits, readers of JSON do not agree.
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def joined_texts(parts: list[Any]) -> str:
+    """The text of parts, in one."""
+    return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+
+
+def is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, (str, list, dict)) and not value)
+
+
+def text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def refuse(where: str, value: Any, wanted: str) -> NoReturn:
+    if isinstance(value, (list, dict)):
+        shown = "a list" if isinstance(value, list) else "an object"
+    else:
+        shown = excerpt(value) if isinstance(value, str) else "null" if value is None else f"a {type(value).__name__}"
+    raise ProtocolError(f"not a chat completion chunk: {where} is {shown}, not {wanted}")
