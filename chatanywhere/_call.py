@@ -121,8 +121,8 @@ class Service:
         if not stream:
             if wire.chats_only:
                 raise RuntimeError(f"the {wire.name} protocol can only stream: use protocol='openai'")
-            limits = replace(limits, read=None)  # a model that thinks is silent
-            endpoint = replace(endpoint, headers=bearer)
+            limits = replace(limits, read=None)
+            endpoint = replace(endpoint, headers=bearer, silent=True)  # a model that thinks says nothing meanwhile
             options = {**options, "stream": False}
         body = wire.body(as_messages(messages), model or settings.default_model, options)
         body = {name: value for name, value in body.items() if value is not None} | dict(extra_body or {})
@@ -137,21 +137,45 @@ class Service:
             max_bytes=settings.largest_response(max_response_bytes, kept=keep_text),
             own_fields=options.keys() | (extra_body or {}).keys(),
             kept_back=kept_back,
-            repeats_timeouts=stream,
+            repeats_timeouts=not endpoint.silent,
         )
 
-    def ask(self, endpoint: Endpoint[T]) -> Call[T]:
+    def ask(
+        self,
+        endpoint: Endpoint[T],
+        body: Mapping[str, Any] | None = None,
+        *,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+    ) -> Call[T]:
         """Prepare to ask an endpoint other than that of chats.
 
         Raises:
             AuthenticationError: there is no key.
             RuntimeError: the protocol has chats only.
+            ValueError, TypeError: an argument can't be sent.
         """
-        wire = self.settings.wire
+        settings, wire = self.settings, self.settings.wire
         if wire.chats_only:
             raise RuntimeError(f"the {wire.name} protocol has no {endpoint.path}: use protocol='openai'")
-        self.settings.check_key()
-        return Call(self, endpoint, max_bytes=self.settings.largest_response())
+        settings.check_key()
+        check_types(headers=headers)
+        limits = Timeout.of(settings.timeout if timeout is DEFAULT else timeout)
+        if endpoint.silent:
+            limits = replace(limits, read=None)
+        return Call(
+            self,
+            endpoint,
+            body,
+            max_bytes=settings.largest_response(),
+            timeout=limits,
+            retry=retry,
+            headers=headers,
+            query=query,
+            repeats_timeouts=not endpoint.silent,
+        )
 
     def close(self) -> None:
         """Close the pooled connections; the next call opens new ones."""

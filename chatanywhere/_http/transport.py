@@ -304,8 +304,8 @@ class _Destination:
         names = {name.lower() for name in request.headers}
         fields = {name: value for name, value in self._fields.items() if name.lower() not in names}
         fields |= request.headers
-        if request.content is not None:
-            fields["Content-Length"] = str(len(request.content))
+        if request.content is not None or request.method not in ("GET", "HEAD"):  # RFC 9110, section 8.6
+            fields["Content-Length"] = str(len(request.content or b""))
         lines = [f"{request.method} {self._target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
         return "\r\n".join((*lines, "\r\n")).encode("latin-1") + (request.content or b"")
 

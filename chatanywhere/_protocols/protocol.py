@@ -98,6 +98,8 @@ class Endpoint(Generic[T]):
         added: fields of the body that the caller has not asked for, and that the answer is worth having without: a
             service that refuses one is asked again without it.
         max_json: the bytes of JSON that is read at once; more for answers that carry vectors or pictures.
+        silent: nothing comes while the service works, so that the `read` limit says nothing; an answer that was awaited
+            in vain is paid for all the same, so it is not asked for again.
     """
 
     method: str
@@ -107,6 +109,7 @@ class Endpoint(Generic[T]):
     encode: Callable[[Mapping[str, Any]], bytes] = encode_json
     added: tuple[str, ...] = ()
     max_json: int = MAX_JSON
+    silent: bool = False
 
 
 class ChatProtocol(ABC):
