@@ -84,12 +84,13 @@ class Accumulator:
     def reasoning(self) -> str:
         return self._first.reasoning.joined()
 
-    def completion(self, request_id: str | None, chunks: Sequence[str] = ()) -> Completion:
+    def completion(self, request_id: str | None, chunks: Sequence[str] = (), model: str | None = None) -> Completion:
         """The answer as a value.
 
         Args:
             request_id: from its headers.
             chunks: the JSON of the objects that it consists of.
+            model: that was asked, in case that the service does not say which one answered.
         """
         choices = tuple(choice.value(index) for index, choice in sorted(self._choices.items()))
         first = choices[0]
@@ -100,7 +101,7 @@ class Accumulator:
             finish_reason=first.finish_reason,
             usage=self._usage,
             id=self._started.id,
-            model=self._started.model,
+            model=self._started.model or model,
             request_id=request_id,
             refusal=first.refusal,
             created=self._started.created,

@@ -20,7 +20,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from ._call import Call, Service, Step, Waiting
-from ._config import Settings, Url
+from ._config import Model, Settings, Url
 from ._errors import ChatAnywhereError
 from ._http.exchange import Exchange
 from ._http.receiver import Receiver, receiver, thread_safe
@@ -348,7 +348,7 @@ class AsyncClient:
         *,
         base_url: Url | None = None,
         protocol: Literal["openai", "web"] = "openai",
-        model: str | None = None,
+        model: Model | None = None,
         timeout: TimeoutLike = Timeout(),  # noqa: B008  frozen
         retry: RetryLike = Retry(),  # noqa: B008  frozen
         proxy: str | None = None,
@@ -387,7 +387,7 @@ class AsyncClient:
         self,
         messages: str | MessagesLike,
         *,
-        model: str | None = None,
+        model: Model | None = None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
@@ -418,7 +418,7 @@ class AsyncClient:
         self,
         messages: str | MessagesLike,
         *,
-        model: str | None = None,
+        model: Model | None = None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,

@@ -9,15 +9,18 @@ from __future__ import annotations
 import enum
 import re
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from ._config import (
+    Model,
     Settings,
     check_options,
     check_types,
     checked_headers,
+    checked_models,
     checked_query,
     endpoint_url,
 )
@@ -25,8 +28,8 @@ from ._errors import APIConnectionError, APIStatusError, APITimeoutError, ChatAn
 from ._http.exchange import Exchange, HTTPResponse, Loss
 from ._http.scope import CallScope
 from ._http.transport import HTTPRequest, PublicExchange, Transport
-from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike, logger
-from ._protocols.json_body import without_fields
+from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike, is_about_model, logger
+from ._protocols.json_body import edited
 from ._protocols.protocol import Endpoint, as_messages, bearer
 from ._protocols.service import ErrorDecoder
 from ._reading import Reading
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _USER_AGENT = "chatanywhere-python"
+
+REST = 60.0
+"""Seconds for which others are asked before a host that has failed."""
 
 _GATEWAY_TIMEOUTS = (504, 524)
 """The statuses of gateways that have waited too long for the service, the second one Cloudflare's."""
@@ -72,21 +78,20 @@ class Service:
     """What a client asks: the settings, the connections, and what is known of the hosts. Its faces share it.
 
     Attributes:
-        hosts: the base URLs; the one that worked last comes first.
         refused: by base URL, the fields of a body that had to be left out.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.hosts = settings.hosts
         self.refused: dict[str, frozenset[str]] = {}
+        self._resting: dict[str, float] = {}  # hosts that have failed, and until when others are asked first
         self.transport = Transport(proxy=settings.proxy, verify=settings.ca, keepalive_expiry=settings.keepalive_expiry)
 
     def chat(
         self,
         messages: str | MessagesLike,
         *,
-        model: str | None = None,
+        model: Model | None = None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
@@ -109,7 +114,6 @@ class Service:
         settings, wire = self.settings, self.settings.wire
         settings.check_key()
         check_types(
-            model=model,
             headers=headers,
             stream=stream,
             extra_headers=extra_headers,
@@ -124,18 +128,27 @@ class Service:
             limits = replace(limits, read=None)
             endpoint = replace(endpoint, headers=bearer, silent=True)  # a model that thinks says nothing meanwhile
             options = {**options, "stream": False}
-        body = wire.body(as_messages(messages), model or settings.default_model, options)
-        body = {name: value for name, value in body.items() if value is not None} | dict(extra_body or {})
+        turns, exactly = as_messages(messages), extra_body or {}
+        asked = {**options, **exactly}
+        models = checked_models(model) or settings.models
+        bodies = []
+        for each in models:
+            fields = wire.body(turns, each, asked).items()
+            bodies.append({name: value for name, value in fields if value is not None or name in exactly})
         return Call(
             self,
             endpoint,
-            body,
+            bodies[0],
             timeout=limits,
             retry=retry,
             headers={**(headers or {}), **(extra_headers or {})},
             query=extra_query,
+            names=models,
+            alternatives=[
+                {name: value for name, value in each.items() if value != bodies[0].get(name)} for each in bodies[1:]
+            ],
             max_bytes=settings.largest_response(max_response_bytes, kept=keep_text),
-            own_fields=options.keys() | (extra_body or {}).keys(),
+            own_fields=asked.keys(),
             kept_back=kept_back,
             repeats_timeouts=not endpoint.silent,
         )
@@ -177,6 +190,22 @@ class Service:
             repeats_timeouts=not endpoint.silent,
         )
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The base URLs in the order in which they are to be asked: those that have just failed come last."""
+        if not self._resting:
+            return self.settings.hosts
+        now = monotonic()
+        return tuple(sorted(self.settings.hosts, key=lambda host: self._resting.get(host, now) > now))
+
+    def rest(self, host: str) -> None:
+        """Ask others first for a while: this host has failed."""
+        self._resting[host] = monotonic() + REST
+
+    def wake(self, host: str) -> None:
+        """Ask a host in its turn: it has answered."""
+        self._resting.pop(host, None)
+
     def close(self) -> None:
         """Close the pooled connections; the next call opens new ones."""
         self.transport.close()
@@ -184,8 +213,9 @@ class Service:
     def describe(self) -> str:
         """What a client's repr says between its brackets."""
         settings = self.settings
-        hosts = tuple(re.sub(r"\?.*", "?…", host) for host in self.hosts)  # a query may hold a key
-        return f"protocol={settings.protocol!r}, base_url={hosts!r}, model={settings.default_model!r}"
+        hosts = tuple(re.sub(r"\?.*", "?…", host) for host in settings.hosts)  # a query may hold a key
+        models = settings.models if len(settings.models) > 1 else settings.models[0]
+        return f"protocol={settings.protocol!r}, base_url={hosts!r}, model={models!r}"
 
 
 class Call(Generic[T]):
@@ -195,6 +225,9 @@ class Call(Generic[T]):
         service: what is asked.
         endpoint: what it is asked for.
         body: what is sent; None for nothing.
+        names: what is asked, for the log: a model, and its alternatives.
+        alternatives: fields that take the place of those of the body, one set after the other, where what is asked is
+            refused, or fails.
         max_bytes: the largest answer; None for no limit.
         timeout, retry, headers: as in `Client.stream`.
         query: further parameters of the URL.
@@ -223,6 +256,8 @@ class Call(Generic[T]):
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, Any] | None = None,
+        names: Sequence[str] = ("",),
+        alternatives: Sequence[Mapping[str, Any]] = (),
         own_fields: Collection[str] = (),
         kept_back: bool = False,
         repeats_timeouts: bool = True,
@@ -230,11 +265,17 @@ class Call(Generic[T]):
         settings = service.settings
         self._service = service
         self._endpoint = endpoint
-        self._contents = {} if body is None else {frozenset[str](): endpoint.encode(body)}  # by what is left out
-        self._added = frozenset(name for name in endpoint.added if name in (body or ()) and name not in own_fields)
-        self._refused: frozenset[str] = frozenset()
+        # By the alternative, and what is left out.
+        self._contents = {} if body is None else {(0, frozenset[str]()): endpoint.encode(body)}
+        self._names = names
+        self._alternatives = ({}, *alternatives)
+        self._alternative = 0
+        added = {name: body[name] for name in endpoint.added if body and name in body and name not in own_fields}
+        self._added = {name: {_folded(each) for each in (name, *_fields(value))} for name, value in added.items()}
+        self._refused: dict[str, frozenset[str]] = {}  # by base URL
         choices = (body or {}).get("n")
         self._choices = max(1, choices) if isinstance(choices, int) else 1
+        self._tried: set[str] = set()  # hosts that have failed, and are not asked for this alternative any more
         self._host = service.hosts[0]  # that is asked, or was last
         self._query = checked_query(query)
         self._max_bytes = max_bytes
@@ -245,6 +286,7 @@ class Call(Generic[T]):
         self._secrets = settings.secrets | Secrets.of(headers=own_headers) if own_headers else settings.secrets
         self._retry = Retry.of(settings.retry if retry is DEFAULT else retry)
         self._attempts = 0
+        self._earlier = 0  # attempts at other hosts and alternatives
         self._fresh = False  # an idle connection has let this call down
         self._error: ChatAnywhereError | None = None  # why there is no answer to the last attempt
         self._reading: Reading[T] | None = None
@@ -336,7 +378,7 @@ class Call(Generic[T]):
         with Waiting(self):
             self.start_waiting()
             self.scope.check()
-            self.exchange = self._reuse(self._request(self._service.hosts[0]))
+            self.exchange = self._reuse(self._request(self._hosts()[0]))
             self._attempts += self.exchange is not None
         return self.exchange is not None or self._error is not None
 
@@ -403,9 +445,10 @@ class Call(Generic[T]):
             decoder = endpoint.decoder(response.headers.get("content-type", ""), endpoint.max_json)
             self._reading = Reading(response.body, decoder, choices=self._choices)
             self.response = response
-            if self._refused:
+            self._service.wake(self._host)
+            if self._host in self._refused:
                 refused = self._service.refused
-                refused[self._host] = refused.get(self._host, frozenset()) | self._refused
+                refused[self._host] = refused.get(self._host, frozenset()) | self._refused[self._host]
         else:
             self._reading = Reading(response.body, ErrorDecoder(response.status_code, response.headers, self._host))
         if data or response.body.complete:  # it may have none
@@ -464,14 +507,18 @@ class Call(Generic[T]):
                 wait: float | None = 0.0
             elif self._may_repeat and (refused := self._refused_fields(error)):
                 logger.info("asking again without %s, which the service refuses", ", ".join(sorted(refused)))
-                self._refused |= refused
+                self._refused[self._host] = self._refused.get(self._host, frozenset()) | refused
                 self._attempts -= 1
                 wait = 0.0
             else:
                 self.annotate(error)
                 wait = None
                 if self._may_repeat and (self._repeats_timeouts or not self._has_waited(error)):
-                    wait = self._retry.wait_before_next(error, self.scope.left(), at_once=loss is not None)
+                    wait = self._retry.wait_before_next(
+                        error, self._attempts - self._earlier, self.scope.left(), at_once=loss is not None
+                    )
+                if wait is None and self._may_repeat and self._go_on(error):
+                    wait = 0.0
             if wait is None:
                 self._fail(error)
         finally:
@@ -486,8 +533,35 @@ class Call(Generic[T]):
         """The fields that the service does not accept, of those that it was sent unasked."""
         if not isinstance(error, APIStatusError) or error.status_code not in (400, 422):
             return frozenset()
-        words = f"{error.message} {error.body}"
-        return frozenset(name for name in self._added - self._left_out() if name in words)
+        words, left_out = _folded(f"{error.message} {error.body}"), self._left_out()
+        return frozenset(
+            name for name, names in self._added.items() if name not in left_out and any(each in words for each in names)
+        )
+
+    def _go_on(self, error: ChatAnywhereError) -> bool:
+        """Turn to the next host, or to the next model; False if none may do better, or no time is left."""
+        if self.scope.left() == 0:
+            return False
+        following = None
+        if self._retry.fails_over(error):
+            self._service.rest(self._host)
+            self._tried.add(self._host)
+            following = next(iter(self._hosts()), None)
+        if following is None and self._alternative + 1 < len(self._alternatives) and is_about_model(error):
+            self._alternative += 1
+            self._tried.clear()
+            following = self.name
+        if following is None:
+            return False
+        logger.info("%s: asking %s next", type(error).__name__, following.partition("?")[0])  # a query may hold a key
+        self._earlier = self._attempts
+        error.__traceback__ = None  # its frames hold the stream
+        return True
+
+    @property
+    def name(self) -> str:
+        """What is asked, or was last: one of several models."""
+        return self._names[self._alternative]
 
     def _has_waited(self, error: ChatAnywhereError) -> bool:
         """Whether the request was sent and its answer awaited in vain, here or by a gateway, or until TCP gave up."""
@@ -532,7 +606,7 @@ class Call(Generic[T]):
 
     def _reach(self) -> None:
         """Begin to send the request to the first host to which a connection can be had, and remember that host."""
-        hosts = self._service.hosts
+        hosts = self._hosts()
         for host in hosts:
             request = self._request(host)
             try:
@@ -541,12 +615,17 @@ class Call(Generic[T]):
                 )
             except APIConnectionError as error:
                 timed_out = isinstance(error, APITimeoutError) and error.phase != "connect"
-                if host == hosts[-1] or self.scope.connected or timed_out:
+                if self.scope.connected or timed_out:
+                    raise
+                self._service.rest(host)
+                if host == hosts[-1]:
                     raise
             else:
-                if host != hosts[0]:
-                    self._service.hosts = (host, *(other for other in hosts if other != host))
                 return
+
+    def _hosts(self) -> list[str]:
+        """The base URLs that may be asked, in their order."""
+        return [host for host in self._service.hosts if host not in self._tried]
 
     def _reuse(self, request: HTTPRequest) -> Exchange | None:
         return None if self._fresh else self._service.transport.reuse(self.scope, request, self._max_bytes)
@@ -568,13 +647,26 @@ class Call(Generic[T]):
 
     def _content(self) -> bytes | None:
         left_out = self._left_out()
-        if self._contents and left_out not in self._contents:
-            self._contents[left_out] = without_fields(self._contents[frozenset()], left_out)
-        return self._contents.get(left_out)
+        key = self._alternative, left_out
+        if self._contents and key not in self._contents:
+            changes = self._alternatives[self._alternative]
+            self._contents[key] = edited(self._contents[0, frozenset()], changes, without=left_out)
+        return self._contents.get(key)
 
     def _left_out(self) -> frozenset[str]:
         """The fields that are not sent to the host that is asked."""
-        return self._refused | (self._added & self._service.refused.get(self._host, frozenset()))
+        refused = self._refused.get(self._host, frozenset()) | self._service.refused.get(self._host, frozenset())
+        return refused.intersection(self._added)
+
+
+def _fields(value: object) -> Iterable[str]:
+    """The names in the value of a field: a service may refuse these in its place."""
+    return value if isinstance(value, Mapping) else ()
+
+
+def _folded(text: str) -> str:
+    """A text in which names are found however they are written: `stream_options`, `streamOptions`."""
+    return re.sub("[^0-9a-z]", "", text.lower())
 
 
 class Closing(Protocol):

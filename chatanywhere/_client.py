@@ -12,7 +12,7 @@ from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 if TYPE_CHECKING:
     from ._async_client import AsyncClient
     from ._call import Service
-    from ._config import Url
+    from ._config import Model, Url
     from ._stream import Stream
     from ._types import Completion, MessagesLike
 
@@ -33,7 +33,9 @@ class Client:
             scheme it is asked over https, this machine (`localhost:8000`) over http.
             Else `CHATANYWHERE_BASE_URL`, else `OPENAI_BASE_URL` as above, else the live hosts.
         protocol: `"openai"`, the live service, or `"web"`, the original page's backend.
-        model: else `CHATANYWHERE_MODEL`, else `gpt-4o-mini` (`gpt-3.5-turbo` on `web`).
+        model: else `CHATANYWHERE_MODEL`, else `gpt-4o-mini` (`gpt-3.5-turbo` on `web`). Of several, the next
+            is asked when one is refused (403, or 404 for the model), over its quota, or failing (429, 5xx) after its
+            attempts.
         timeout: a `Timeout`, a number of seconds for the whole call, or None for no limit.
         retry: a `Retry`, a number of attempts in all, or None for one.
         proxy: a URL: `http://`, `https://`, `socks5://`, `socks5h://`; None takes the environment's, `""` none.
@@ -55,7 +57,7 @@ class Client:
         *,
         base_url: Url | None = None,
         protocol: Literal["openai", "web"] = "openai",
-        model: str | None = None,
+        model: Model | None = None,
         timeout: TimeoutLike = Timeout(),  # noqa: B008  frozen
         retry: RetryLike = Retry(),  # noqa: B008  frozen
         proxy: str | None = None,
@@ -83,7 +85,7 @@ class Client:
         self,
         messages: str | MessagesLike,
         *,
-        model: str | None = None,
+        model: Model | None = None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
@@ -139,7 +141,7 @@ class Client:
         self,
         messages: str | MessagesLike,
         *,
-        model: str | None = None,
+        model: Model | None = None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,

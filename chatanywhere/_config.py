@@ -22,6 +22,7 @@ from ._protocols.service import HOST, KEY_PAGE
 from ._secrets import Secrets, without_password
 
 Url: TypeAlias = "str | Sequence[str]"
+Model: TypeAlias = "str | Sequence[str]"
 
 _MAX_RESPONSE = 256 * 1024 * 1024  # bytes
 
@@ -30,7 +31,7 @@ _QUOTES = tuple("\"'`“”‘’„«»")
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "api_key": ((str, type(None)), "a str"),
     "base_url": ((str, Iterable, type(None)), "a str or several"),
-    "model": ((str, type(None)), "a str"),
+    "model": ((str, Iterable, type(None)), "a str or several"),
     "proxy": ((str, type(None)), "a str"),
     "verify": ((bool, str, os.PathLike), "True, False or a path"),
     "headers": ((Mapping, type(None)), "a dict"),
@@ -79,7 +80,7 @@ class Settings:
         hosts: the base URLs, what precedes an endpoint's path, with their queries; in the order in which they are
             to be tried.
         key: the key to send, None if there is none.
-        default_model: the model of calls that name none.
+        models: those of calls that name none, in the order in which they are to be asked.
         ca: whether certificates are verified, or the path of what they are verified with.
         secrets: the key and passwords among the arguments.
 
@@ -90,7 +91,7 @@ class Settings:
     api_key: str | None = field(default=None, repr=False)
     base_url: Url | None = None
     protocol: str = "openai"
-    model: str | None = None
+    model: Model | None = None
     timeout: TimeoutLike = Timeout()  # noqa: RUF009  frozen
     retry: RetryLike = Retry()  # noqa: RUF009  frozen
     proxy: str | None = field(default=None, repr=False)
@@ -101,7 +102,7 @@ class Settings:
     wire: ChatProtocol = field(init=False, repr=False)
     hosts: tuple[str, ...] = field(init=False)
     key: str | None = field(init=False, repr=False)
-    default_model: str = field(init=False)
+    models: tuple[str, ...] = field(init=False)
     ca: bool | str = field(init=False)
     secrets: Secrets = field(init=False, repr=False, compare=False)
 
@@ -113,6 +114,7 @@ class Settings:
             raise ValueError(f"keepalive_expiry={self.keepalive_expiry}: seconds, at least 0, or None for no limit")
         base_url = self.base_url if self.base_url is None or isinstance(self.base_url, str) else tuple(self.base_url)
         hosts, key = _find_service(wire, base_url, self.api_key)
+        models = checked_models(self.model)
         headers = checked_headers(self.headers)
         proxy = checked_proxy(self.proxy) if self.proxy else self.proxy
         checked: dict[str, Any] = {
@@ -126,7 +128,8 @@ class Settings:
             "hosts": hosts,
             "key": key,
             "secrets": Secrets.of(key=key, headers=headers, proxies=[self.proxy, proxy]),
-            "default_model": self.model or os.environ.get("CHATANYWHERE_MODEL") or wire.default_model,
+            "model": self.model if self.model is None or isinstance(self.model, str) else models,
+            "models": models or (os.environ.get("CHATANYWHERE_MODEL") or wire.default_model,),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -177,6 +180,24 @@ def check_types(**arguments: object) -> None:
         types, words = _TYPES[name]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise TypeError(f"{name} must be {words}, not {type(value).__name__}")
+
+
+def checked_models(model: Model | None) -> tuple[str, ...]:
+    """Return the models that an argument names; none where it is None or "".
+
+    Raises:
+        ValueError, TypeError: it can't be used.
+    """
+    check_types(model=model)
+    if not model:
+        if model in (None, ""):
+            return ()
+        raise ValueError("model is empty: give a name, several, or None for the default")
+    names = (model,) if isinstance(model, str) else tuple(model)
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"model[{index}] must be the name of a model, not {name!r:.80}")
+    return tuple(dict.fromkeys(names))
 
 
 def check_max_response_bytes(limit: int | None) -> None:

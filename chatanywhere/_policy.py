@@ -11,10 +11,16 @@ from ._errors import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
     ChatAnywhereError,
-    PromptTooLongError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
     QuotaExceededError,
+    RateLimitError,
     StreamInterruptedError,
+    UnprocessableEntityError,
 )
 
 logger = logging.getLogger("chatanywhere")
@@ -69,6 +75,8 @@ class Timeout:
 class Retry:
     """When a failed call is tried again. Nothing is, once a piece of the answer has been delivered.
 
+    Each host and each model has so many attempts of its own, where there are several and the next is asked.
+
     An attempt sends one request at most; one that reaches no host counts too. A reused connection that had ended
     before the server took the request is replaced within the attempt.
 
@@ -82,6 +90,8 @@ class Retry:
         max_backoff: seconds.
         max_retry_after: seconds; a service that asks for a longer wait is not asked again.
         on_timeout: whether a `connect` or `read` limit that ran out is followed by another attempt.
+        failover: whether the next of several hosts is asked, too, when one still fails after its attempts: with a 5xx,
+            a 429, or a connection that is lost or silent. One that can't be reached is always followed by the next.
 
     Raises:
         TypeError, ValueError: a number is out of range.
@@ -92,6 +102,7 @@ class Retry:
     max_backoff: float = 8.0
     max_retry_after: float = 60.0
     on_timeout: bool = True
+    failover: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
@@ -109,19 +120,20 @@ class Retry:
         return cls(attempts=1 if value is None else value)  # type: ignore[arg-type]
 
     def wait_before_next(
-        self, error: ChatAnywhereError, time_left: float | None, *, at_once: bool = False
+        self, error: ChatAnywhereError, attempts: int, time_left: float | None, *, at_once: bool = False
     ) -> float | None:
         """Return the seconds to wait before another attempt, or None if there is to be none.
 
         Args:
-            error: how the last attempt failed; its `attempts` says how many there have been.
+            error: how the last attempt failed.
+            attempts: how many there have been, at this host for this model.
             time_left: seconds left for the whole call, None for no limit.
             at_once: the failure says nothing about the service, so there is no reason to wait.
         """
-        if not self._allows(error):
+        if attempts >= self.attempts or not self._allows(error):
             self._explain(error)
             return None
-        wait = 0.0 if at_once else self._wait_after(error)
+        wait = 0.0 if at_once else self._wait_after(error, attempts)
         if time_left is not None and wait >= time_left:
             return None
         logger.info(
@@ -135,16 +147,21 @@ class Retry:
         error.__traceback__ = None
         return wait
 
-    def _allows(self, error: ChatAnywhereError) -> bool:
-        if error.attempts >= self.attempts:
+    def fails_over(self, error: ChatAnywhereError) -> bool:
+        """Whether another host is asked when one has failed so, and its attempts are used up."""
+        if not self.failover or isinstance(error, QuotaExceededError):
             return False
+        if isinstance(error, APITimeoutError):
+            return self.on_timeout and error.phase != "total"
+        return isinstance(error, (InternalServerError, RateLimitError, APIConnectionError, StreamInterruptedError))
+
+    def _allows(self, error: ChatAnywhereError) -> bool:
         if isinstance(error, APITimeoutError):
             return self.on_timeout and error.phase != "total"
         if isinstance(error, APIStatusError):
             status = error.status_code
             transient = status in (408, 409, 425, 429) or status >= 500 or status < 300
-            lasting = isinstance(error, (QuotaExceededError, PromptTooLongError))
-            return transient and not lasting and not self._is_too_long(error)
+            return transient and not isinstance(error, _LASTING) and not self._is_too_long(error)
         if isinstance(error.__cause__, ssl.SSLCertVerificationError):
             return False  # it will not be another one
         return isinstance(error, (APIConnectionError, StreamInterruptedError))
@@ -159,17 +176,38 @@ class Retry:
     def _is_too_long(self, error: APIStatusError) -> bool:
         return (error.retry_after or 0) > self.max_retry_after
 
-    def _wait_after(self, error: ChatAnywhereError) -> float:
+    def _wait_after(self, error: ChatAnywhereError, attempts: int) -> float:
         import tenacity  # here, because it takes a third of the time that importing requests does
 
         state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
-        state.attempt_number = error.attempts
+        state.attempt_number = attempts
         most = tenacity.wait_exponential(multiplier=self.backoff, max=self.max_backoff)(state)
         least, asked = 0.0, 0.0
         if isinstance(error, APIStatusError):
             least = most / 2 if error.status_code in (429, 503) else 0.0
             asked = error.retry_after or 0.0  # "at once" leaves the wait to us
         return max(asked, least) if asked else tenacity.wait_random(least, most)(state)
+
+
+_LASTING = (
+    AuthenticationError,
+    BadRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    UnprocessableEntityError,
+)
+"""What does not pass by itself, whatever the status by which it is told: within a stream that is 200."""
+
+
+def is_about_model(error: ChatAnywhereError) -> bool:
+    """Whether another model may do better: this one is refused, over its quota or limit, or failing."""
+    if isinstance(error, NotFoundError):
+        words = f"{error.code} {error.message}".lower()
+        return "model" in words or "模型" in words
+    if isinstance(error, BadRequestError):
+        return error.status_code == 403  # a prompt that is too long for this one
+    return isinstance(error, (PermissionDeniedError, RateLimitError, InternalServerError))
 
 
 TimeoutLike: TypeAlias = "Timeout | float | None"

@@ -28,6 +28,7 @@ class BaseStream:
         self._call = call
         self._keep_text = keep_text
         self._accumulator = Accumulator(keep_text=keep_text)
+        self._outdated = False  # what it holds is an earlier attempt's
         self._closed = False  # before its end
         self._failure = ""
         self._drop_chunks = not keep_text
@@ -48,13 +49,20 @@ class BaseStream:
             if isinstance(event, Step):
                 if self._drop_chunks:
                     call.chunks.clear()
-                if event is Step.OPEN or event is Step.WAIT:
-                    self._accumulator = Accumulator(keep_text=self._keep_text)
-            elif self._accumulator.add(event):
+                if event is Step.OPEN:
+                    self._outdated = True
+                elif event is Step.END and self._outdated:
+                    self._begin_anew()
+                return event
+            if self._outdated:
+                self._begin_anew()
+            if self._accumulator.add(event):
                 call.delivered = True
             return event
         except ChatAnywhereError as error:
             for arrived in call.arrived():  # what has arrived is text too
+                if self._outdated:
+                    self._begin_anew()
                 self._accumulator.add(arrived)
             error.partial = self.text
             self._failure = f"{type(error).__name__}: {error}"
@@ -62,6 +70,11 @@ class BaseStream:
         except BaseException:
             call.cancel()  # an event may be lost, so nothing may follow it
             raise
+
+    def _begin_anew(self) -> None:
+        """Forget what an earlier attempt had brought: another one brings its own, from the beginning."""
+        self._accumulator = Accumulator(keep_text=self._keep_text)
+        self._outdated = False
 
     def _refuse_second_reader(self) -> NoReturn:
         """Say that another thread or task is reading; what has arrived is its to take.
@@ -111,7 +124,7 @@ class BaseStream:
         state = self._state()
         if state != "complete":
             raise RuntimeError(f"the answer is not complete: {_WHY_INCOMPLETE[state].format(self._failure)}")
-        return self._accumulator.completion(self.request_id, self._call.chunks)
+        return self._accumulator.completion(self.request_id, self._call.chunks, model=self._call.name or None)
 
     @property
     def status_code(self) -> int:

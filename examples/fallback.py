@@ -1,41 +1,27 @@
-"""Ask the best model first, and the next one when it fails: its quota is spent, it is down, or too slow.
+"""Ask the best model first, and the next one when it is refused, its quota is spent, or it is down.
 
     python examples/fallback.py "What is a monad?" gpt-4o gpt-4o-mini
 
-Needs a key in CHATANYWHERE_API_KEY. Without names of models, those in MODELS are asked.
+Needs a key in CHATANYWHERE_API_KEY. Without names of models, those in MODELS are asked. Failures are logged.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 
-from chatanywhere import AuthenticationError, ChatAnywhereError, Client, Completion
+from chatanywhere import ChatAnywhereError, Client, Retry
 
 MODELS = ["gpt-4o", "deepseek-v3", "gpt-4o-mini"]
 
 
-def complete(client: Client, question: str, models: list[str]) -> Completion:
-    """Return the answer of the first model that gives one.
-
-    Raises:
-        ChatAnywhereError: the last model's error, or that of the key.
-    """
-    *others, last = models
-    for model in others:
-        try:
-            return client.complete(question, model=model, timeout=30)
-        except AuthenticationError:
-            raise  # another model would not accept the key either
-        except ChatAnywhereError as error:
-            print(f"{model} failed, asking the next one: {error}", file=sys.stderr)
-    return client.complete(question, model=last, timeout=120)
-
-
 def main(question: str, models: list[str]) -> int:
     """Print the answer, and which model gave it."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("chatanywhere").setLevel(logging.INFO)
     try:
-        with Client() as client:
-            completion = complete(client, question, models)
+        with Client(model=models, retry=Retry(attempts=2, failover=True)) as client:
+            completion = client.complete(question)
     except ChatAnywhereError as error:
         print(f"fallback: {error}", file=sys.stderr)
         return 1

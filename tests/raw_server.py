@@ -86,10 +86,15 @@ class RawServer:
             self._open.discard(connection)
             connection.close()
 
+    def stop_listening(self) -> None:
+        """Refuse further connections; those that are open stay so."""
+        with contextlib.suppress(OSError):  # it has been done before
+            socket.socket.shutdown(self._listener, socket.SHUT_RDWR)
+            self._listener.close()
+
     def close(self) -> None:
         self.released.set()
-        socket.socket.shutdown(self._listener, socket.SHUT_RDWR)
-        self._listener.close()
+        self.stop_listening()
         for connection in list(self._open):
             try:
                 connection.shutdown(socket.SHUT_RDWR)

@@ -326,7 +326,7 @@ def test_headers_replace_each_other_by_name() -> None:
         ({"headers": {"Content-Length": "3"}}, ValueError, "set by the client"),
         ({"headers": {"transfer-encoding": "chunked"}}, ValueError, "set by the client"),
         ({"headers": ["X"]}, TypeError, "headers must be a dict, not list"),
-        ({"model": 3}, TypeError, "model must be a str, not int"),
+        ({"model": 3}, TypeError, "model must be a str or several, not int"),
         ({"proxy": 8080}, TypeError, "proxy must be a str, not int"),
         ({"verify": None}, TypeError, "verify must be True, False or a path, not NoneType"),
         ({"base_url": 8000}, TypeError, "base_url must be a str or several, not int"),

@@ -460,7 +460,7 @@ def test_no_text_of_the_header_does_harm(status: int, headers: dict[str, str], a
     """Whatever stands in `Retry-After`, the wait is one that the settings allow, or there is none and no attempt."""
     error = error_from(status, headers, b"")
     error.attempts = attempts
-    wait = Retry(attempts=11).wait_before_next(error, None)
+    wait = Retry(attempts=11).wait_before_next(error, error.attempts, None)
     if error.retry_after is not None and error.retry_after > 60:
         assert wait is None
     else:

@@ -262,6 +262,9 @@ REFUSALS = {
     "a list": [{"error": {"code": 400, "message": 'Unknown name "stream_options": Cannot find field.'}}],
     "plain text": 'bad request: json: unknown field "stream_options"',
     "a page": "<html><title>Bad Request</title><p>stream_options: extra fields not permitted</html>",
+    "what is in it": {"error": {"message": "Unknown field: include_usage"}},
+    "its other spelling": {"error": {"message": "Unrecognized property 'streamOptions'"}},
+    "in words": {"error": {"message": "Stream options are not supported"}},
 }
 
 
@@ -308,6 +311,28 @@ def test_a_refusal_is_remembered_for_the_host_that_refused() -> None:
         client.close()
         assert client.complete("Hello").usage is not None
         assert "stream_options" in other.requests[-1].json
+
+
+def test_a_refusal_is_not_taken_for_that_of_the_host_that_answers(raw_server: RawServer) -> None:
+    """Where the host that refused can't be reached any more, and another answers, that one is asked for the usage."""
+    refused = b"HTTP/1.1 400 No\r\nContent-Length: 14\r\nConnection: close\r\n\r\nstream_options"
+
+    def refuse(_: bytes) -> list[bytes | None]:
+        raw_server.stop_listening()
+        return [refused, None]
+
+    raw_server.steps = refuse
+    with LoopbackServer(["Hi", "Hi"]) as other:
+        client = Client(KEY, base_url=[raw_server.url, other.url], retry=None, timeout=10)
+        assert client.complete("Hello").text == "Hi"
+        assert client.complete("Hello").usage is not None
+
+
+def test_what_is_not_streamed_is_not_asked_for_options_of_a_stream() -> None:
+    """`extra_body={"stream": False}` takes back what the client adds to a stream, so no server has to refuse it."""
+    with LoopbackServer(["Hi"]) as server:
+        assert Client(KEY, base_url=server.url).complete("Hello", extra_body={"stream": False}).text == "Hi"
+        assert "stream_options" not in server.requests[0].json
 
 
 @pytest.mark.parametrize(

@@ -337,7 +337,7 @@ def test_a_known_code_decides_the_class(code: str, place: str, status: int) -> N
     assert error.status_code == status
     assert error.hint
     error.attempts = 1
-    assert Retry(3).wait_before_next(error, None) is None
+    assert Retry(3).wait_before_next(error, 1, None) is None
 
 
 @pytest.mark.parametrize("status", [400, 403, 413])

@@ -30,9 +30,10 @@ def encode_json(body: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", "backslashreplace")  # which writes a lone surrogate as JSON does
 
 
-def without_fields(content: bytes, names: Collection[str]) -> bytes:
-    """Return a body written by `encode_json` without some of its fields."""
-    return encode_json({name: value for name, value in json.loads(content).items() if name not in names})
+def edited(content: bytes, changes: Mapping[str, Any], *, without: Collection[str]) -> bytes:
+    """Return a body written by `encode_json` with other values in some of its fields, and without some others."""
+    fields = {**json.loads(content), **changes}
+    return encode_json({name: value for name, value in fields.items() if name not in without})
 
 
 def fields_of(value: object) -> Any:
