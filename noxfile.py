@@ -53,9 +53,10 @@ def fork(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """100,000 mutated heads, read by our decoder and by h11."""
+    """100,000 mutated heads, and 20,000 whole answers over sockets, read by this package and by h11."""
     session.install(".[fuzz]")
-    session.run("python", "fuzz/fuzz_heads.py", "--inputs", "100000", *session.posargs)
+    session.run("python", "fuzz/fuzz_heads.py", "--inputs", "100000")
+    session.run("python", "fuzz/fuzz_answers.py", "--count", "20000", *session.posargs)
 
 
 @nox.session
