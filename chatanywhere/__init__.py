@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         InternalServerError,
         ModelNotAllowedError,
         NotFoundError,
+        OutputError,
         PermissionDeniedError,
         PromptTooLongError,
         ProtocolError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     )
     from ._policy import Retry, Timeout
     from ._stream import Stream
+    from ._tools import AsyncToolStream, ToolStream
     from ._types import (
         Choice,
         Completion,
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
         TextDelta,
         ToolCall,
         ToolCallDelta,
+        ToolFinished,
+        ToolRun,
+        ToolStarted,
         Usage,
     )
     from .provider import AsyncGeneratorProvider, ChatAnywhere, ChatAnywhereAPI
@@ -62,6 +67,7 @@ __all__ = [
     "AsyncClient",
     "AsyncGeneratorProvider",
     "AsyncStream",
+    "AsyncToolStream",
     "AuthenticationError",
     "BadRequestError",
     "ChatAnywhere",
@@ -77,6 +83,7 @@ __all__ = [
     "InternalServerError",
     "ModelNotAllowedError",
     "NotFoundError",
+    "OutputError",
     "PermissionDeniedError",
     "PromptTooLongError",
     "ProtocolError",
@@ -93,6 +100,10 @@ __all__ = [
     "Timeout",
     "ToolCall",
     "ToolCallDelta",
+    "ToolFinished",
+    "ToolRun",
+    "ToolStarted",
+    "ToolStream",
     "UnprocessableEntityError",
     "Usage",
     "__version__",
@@ -103,6 +114,7 @@ _HOMES = {
     "AsyncClient": "_async_client",
     "AsyncStream": "_async_client",
     "Stream": "_stream",
+    **dict.fromkeys(("AsyncToolStream", "ToolStream"), "_tools"),
     **dict.fromkeys(("Retry", "Timeout"), "_policy"),
     **dict.fromkeys(("AsyncGeneratorProvider", "ChatAnywhere", "ChatAnywhereAPI"), "provider"),
     **dict.fromkeys(
@@ -117,6 +129,9 @@ _HOMES = {
             "TextDelta",
             "ToolCall",
             "ToolCallDelta",
+            "ToolFinished",
+            "ToolRun",
+            "ToolStarted",
             "Usage",
         ),
         "_types",

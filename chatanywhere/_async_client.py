@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -28,7 +28,11 @@ from ._http.scope import CallScope
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 from ._protocols.openai import MODELS
 from ._stream import BaseStream, leave_text
-from ._types import Completion, Event, MessagesLike, TextDelta
+from ._types import Completion, Event, MessagesLike, Parsed, TextDelta
+
+if TYPE_CHECKING:
+    from ._tools import AsyncToolStream
+    from ._types import ResponseFormat, ToolFinished, ToolRun, Wanted
 
 T = TypeVar("T")
 
@@ -220,7 +224,7 @@ class Driver(Generic[T]):
             call.accept(data)
 
 
-class AsyncStream(BaseStream):
+class AsyncStream(BaseStream[Parsed]):
     """The answer to one call: an async iterator of `str`, and an async context manager.
 
     Made by `AsyncClient.stream`. Nothing is sent before it is entered or the first piece is asked for.
@@ -250,7 +254,7 @@ class AsyncStream(BaseStream):
         """
         return _Events(self)
 
-    async def read(self) -> Completion:
+    async def read(self) -> Completion[Parsed]:
         """Read to the end, and return the whole answer; see `Stream.read`."""
         async for _ in self:
             pass
@@ -271,7 +275,7 @@ class AsyncStream(BaseStream):
         """Another name of `aclose`."""
         await self.aclose()
 
-    async def __aenter__(self) -> AsyncStream:
+    async def __aenter__(self) -> AsyncStream[Parsed]:
         while self._call.response is None:
             step = self._next()
             if step is Step.END:
@@ -396,8 +400,9 @@ class AsyncClient:
         extra_headers: Mapping[str, str] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        response_format: ResponseFormat[Wanted] = None,
         **options: Any,
-    ) -> AsyncStream:
+    ) -> AsyncStream[Wanted]:
         """Prepare a call; see `Client.stream` for the arguments. The time of `timeout` begins now."""
         call = self._service.chat(
             messages,
@@ -409,6 +414,7 @@ class AsyncClient:
             extra_headers=extra_headers,
             extra_query=extra_query,
             extra_body=extra_body,
+            response_format=response_format,
             keep_text=keep_text,
             options=options,
         )
@@ -427,8 +433,9 @@ class AsyncClient:
         extra_headers: Mapping[str, str] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        response_format: ResponseFormat[Wanted] = None,
         **options: Any,
-    ) -> Completion:
+    ) -> Completion[Wanted]:
         """Ask, and return the whole answer; see `Client.complete`.
 
         What cancels the task, and whatever else interrupts it from outside, has the text so far as `partial`.
@@ -443,17 +450,78 @@ class AsyncClient:
             extra_headers=extra_headers,
             extra_query=extra_query,
             extra_body=extra_body,
+            response_format=response_format,
             stream=stream,
             kept_back=True,
             options=options,
         )
-        answer = AsyncStream(call, self._workers)
+        answer: AsyncStream[Wanted] = AsyncStream(call, self._workers)
         try:
             async with answer:
                 return await answer.read()
         except BaseException as interrupt:
-            leave_text(interrupt, answer)
+            leave_text(interrupt, answer.text)
             raise
+
+    async def run_tools(
+        self,
+        messages: str | MessagesLike,
+        tools: Iterable[Callable[..., Any]],
+        *,
+        max_rounds: int = 8,
+        parallel: bool = False,
+        on_round: Callable[[Completion, Sequence[ToolFinished]], object] | None = None,
+        timeout: TimeoutLike = DEFAULT,
+        response_format: ResponseFormat[Wanted] = None,
+        **options: Any,
+    ) -> ToolRun[Wanted]:
+        """Ask, and run the functions that the model calls; see `Client.run_tools`.
+
+        Coroutine functions are awaited, others run in threads. `on_round` may be a coroutine function, too.
+        """
+        from ._tools import AsyncToolStream, Rounds
+
+        limits = Timeout.of(self._service.settings.timeout if timeout is DEFAULT else timeout)
+        rounds = Rounds(
+            messages,
+            tools,
+            max_rounds=max_rounds,
+            parallel=parallel,
+            on_round=on_round,
+            timeout=limits,
+            options={"response_format": response_format, **options},
+            awaits=True,
+        )
+        run: AsyncToolStream[Wanted] = AsyncToolStream(self, rounds, whole=True)
+        return await run.read()
+
+    def stream_tools(
+        self,
+        messages: str | MessagesLike,
+        tools: Iterable[Callable[..., Any]],
+        *,
+        max_rounds: int = 8,
+        parallel: bool = False,
+        on_round: Callable[[Completion, Sequence[ToolFinished]], object] | None = None,
+        timeout: TimeoutLike = DEFAULT,
+        response_format: ResponseFormat[Wanted] = None,
+        **options: Any,
+    ) -> AsyncToolStream[Wanted]:
+        """Do what `run_tools` does, and return all that happens as events; see `Client.stream_tools`."""
+        from ._tools import AsyncToolStream, Rounds
+
+        limits = Timeout.of(self._service.settings.timeout if timeout is DEFAULT else timeout)
+        rounds = Rounds(
+            messages,
+            tools,
+            max_rounds=max_rounds,
+            parallel=parallel,
+            on_round=on_round,
+            timeout=limits,
+            options={"response_format": response_format, **options},
+            awaits=True,
+        )
+        return AsyncToolStream(self, rounds)
 
     async def models(self) -> list[str]:
         """Ask the service which models it has; see `Client.models`."""

@@ -29,13 +29,14 @@ from ._http.exchange import Exchange, HTTPResponse, Loss
 from ._http.scope import CallScope
 from ._http.transport import HTTPRequest, PublicExchange, Transport
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike, is_about_model, logger
-from ._protocols.json_body import edited
+from ._protocols.json_body import edited, fields_of
 from ._protocols.protocol import Endpoint, as_messages, bearer
 from ._protocols.service import ErrorDecoder
 from ._reading import Reading
 from ._secrets import Secrets
 
 if TYPE_CHECKING:
+    from ._schema import Output
     from ._types import Event, MessagesLike
 
 T = TypeVar("T")
@@ -101,6 +102,7 @@ class Service:
         extra_body: Mapping[str, Any] | None = None,
         keep_text: bool = True,
         stream: bool = True,
+        response_format: Any = None,
         kept_back: bool = False,
         options: Mapping[str, Any],
     ) -> Call[Event]:
@@ -110,6 +112,7 @@ class Service:
             AuthenticationError: there is no key.
             RuntimeError: the protocol can only stream.
             ValueError, TypeError: an argument can't be sent.
+            ImportError: a type as `response_format` needs pydantic, which is not installed.
         """
         settings, wire = self.settings, self.settings.wire
         settings.check_key()
@@ -128,6 +131,10 @@ class Service:
             limits = replace(limits, read=None)
             endpoint = replace(endpoint, headers=bearer, silent=True)  # a model that thinks says nothing meanwhile
             options = {**options, "stream": False}
+        output = None
+        if response_format is not None:
+            output = _output(response_format, keep_text)
+            options = {**options, "response_format": output.response_format if output else response_format}
         turns, exactly = as_messages(messages), extra_body or {}
         asked = {**options, **exactly}
         models = checked_models(model) or settings.models
@@ -135,7 +142,7 @@ class Service:
         for each in models:
             fields = wire.body(turns, each, asked).items()
             bodies.append({name: value for name, value in fields if value is not None or name in exactly})
-        return Call(
+        call: Call[Event] = Call(
             self,
             endpoint,
             bodies[0],
@@ -152,6 +159,8 @@ class Service:
             kept_back=kept_back,
             repeats_timeouts=not endpoint.silent,
         )
+        call.output = output
+        return call
 
     def ask(
         self,
@@ -218,6 +227,17 @@ class Service:
         return f"protocol={settings.protocol!r}, base_url={hosts!r}, model={models!r}"
 
 
+def _output(response_format: Any, keep_text: bool) -> Output | None:
+    """Return what makes instances of a type out of an answer; None for a `response_format` that is sent as it is."""
+    if isinstance(response_format, Mapping) or fields_of(response_format) is not None:
+        return None
+    if not keep_text:
+        raise ValueError("keep_text=False keeps nothing that could be read as response_format= wants it")
+    from ._schema import Output  # here, because it needs pydantic
+
+    return Output(response_format)
+
+
 class Call(Generic[T]):
     """One request with all its attempts.
 
@@ -242,6 +262,7 @@ class Call(Generic[T]):
         response: the answer to the last attempt, None if there is none yet, or one with an error status.
         wait: seconds before the next attempt.
         delivered: the reader's word that a piece of the answer has been given out, so that no other attempt is made.
+        output: the type that the answer is to be an instance of, None for any answer.
         watcher: an event loop's, which watches the connection of `exchange` and has a way of its own to close it.
     """
 
@@ -297,6 +318,7 @@ class Call(Generic[T]):
         self.response: HTTPResponse | None = None
         self.wait = 0.0
         self.delivered = False
+        self.output: Output | None = None
         self.watcher: Closing | None = None
 
     # What a reader does -------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ._call import Service
     from ._config import Model, Url
     from ._stream import Stream
-    from ._types import Completion, MessagesLike
+    from ._tools import ToolStream
+    from ._types import Completion, MessagesLike, ResponseFormat, ToolFinished, ToolRun, Wanted
 
 
 class Client:
@@ -94,8 +95,9 @@ class Client:
         extra_headers: Mapping[str, str] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        response_format: ResponseFormat[Wanted] = None,
         **options: Any,
-    ) -> Stream:
+    ) -> Stream[Wanted]:
         """Ask, and return the answer's stream once its headers have come.
 
         Args:
@@ -112,6 +114,9 @@ class Client:
             extra_headers: what `headers` is, by the name that OpenAI's library has for it; it comes last.
             extra_query: parameters of the URL, which replace those of the base URL.
             extra_body: fields of the JSON body, whatever their names; they replace all others, and None is `null`.
+            response_format: a type that the answer is to be an instance of, which `completion.parsed` is then: a
+                pydantic model, a dataclass, a `TypedDict`, or whatever else pydantic's `TypeAdapter` takes. Needs the
+                extra `structured`. A dict is sent as it is.
             options: go into the request's JSON body as they are (`temperature`, `max_tokens`, `tools` …);
                 None leaves the field out. A keyword that belongs to the constructor, here or in OpenAI's
                 library, is a TypeError that says where it belongs.
@@ -119,6 +124,7 @@ class Client:
         Raises:
             ChatAnywhereError: the service can't be reached, is too slow, or answers with an error.
             ValueError, TypeError: an argument can't be sent. Nothing has been.
+            ImportError: a type as `response_format` needs pydantic, which is not installed.
         """
         from ._stream import Stream
 
@@ -132,6 +138,7 @@ class Client:
             extra_headers=extra_headers,
             extra_query=extra_query,
             extra_body=extra_body,
+            response_format=response_format,
             keep_text=keep_text,
             options=options,
         )
@@ -150,8 +157,9 @@ class Client:
         extra_headers: Mapping[str, str] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        response_format: ResponseFormat[Wanted] = None,
         **options: Any,
-    ) -> Completion:
+    ) -> Completion[Wanted]:
         """Ask, and return the whole answer. Arguments and errors are those of `stream`.
 
         Nothing is given out before the end of the answer, so one that was cut is asked for again.
@@ -163,11 +171,12 @@ class Client:
         A `KeyboardInterrupt`, and whatever else interrupts it from outside, has the text so far as `partial`.
 
         Raises:
+            OutputError: the answer is no instance of the type that `response_format` asks for.
             RuntimeError: `stream=False` on the `web` protocol, which can only stream.
         """
         from ._stream import Stream, leave_text
 
-        answer = None
+        answer: Stream[Wanted] | None = None
         try:
             call = self._service.chat(
                 messages,
@@ -179,6 +188,7 @@ class Client:
                 extra_headers=extra_headers,
                 extra_query=extra_query,
                 extra_body=extra_body,
+                response_format=response_format,
                 stream=stream,
                 kept_back=True,
                 options=options,
@@ -186,8 +196,93 @@ class Client:
             with Stream(call) as answer:
                 return answer.read()
         except BaseException as interrupt:
-            leave_text(interrupt, answer)
+            leave_text(interrupt, answer.text if answer else "")
             raise
+
+    def run_tools(
+        self,
+        messages: str | MessagesLike,
+        tools: Iterable[Callable[..., Any]],
+        *,
+        max_rounds: int = 8,
+        parallel: bool = False,
+        on_round: Callable[[Completion, Sequence[ToolFinished]], object] | None = None,
+        timeout: TimeoutLike = DEFAULT,
+        response_format: ResponseFormat[Wanted] = None,
+        **options: Any,
+    ) -> ToolRun[Wanted]:
+        """Ask, run the functions that the model calls, tell it what they returned, and so on until it calls none.
+
+        Functions run in threads. One that raises does not end the run: the model is told the error's words, as it is
+        when it calls a function that there is not, or with arguments that do not fit. Needs the extra `structured`.
+
+        Args:
+            messages: as in `stream`.
+            tools: functions with annotations; what the model is told of them is in their docstrings. They return a str,
+                or what pydantic can write as JSON.
+            max_rounds: how often functions are run. If the model wants still more, the answer that says so is the last
+                one, so there are at most `max_rounds` + 1 requests.
+            parallel: whether the calls of one answer run at the same time.
+            on_round: called after each round, with the answer and what became of its calls; what it raises ends the
+                run.
+            timeout: instead of the client's; its `total` bounds the whole run: no request and no function starts after
+                it, and a function that is still running is not waited for.
+            response_format: as in `complete`, for the last answer.
+            options: the others of `complete`. A `tool_choice` that demands a call is for the first request only.
+
+        Raises:
+            ChatAnywhereError: a request failed, or the time is up (`APITimeoutError`).
+            ImportError: pydantic is not installed.
+            TypeError, ValueError: a tool is no function, or an argument can't be sent.
+        """
+        from ._tools import Rounds, ToolStream
+
+        limits = Timeout.of(self._service.settings.timeout if timeout is DEFAULT else timeout)
+        rounds = Rounds(
+            messages,
+            tools,
+            max_rounds=max_rounds,
+            parallel=parallel,
+            on_round=on_round,
+            timeout=limits,
+            options={"response_format": response_format, **options},
+            awaits=False,
+        )
+        run: ToolStream[Wanted] = ToolStream(self, rounds, whole=True)
+        with run:
+            return run.read()
+
+    def stream_tools(
+        self,
+        messages: str | MessagesLike,
+        tools: Iterable[Callable[..., Any]],
+        *,
+        max_rounds: int = 8,
+        parallel: bool = False,
+        on_round: Callable[[Completion, Sequence[ToolFinished]], object] | None = None,
+        timeout: TimeoutLike = DEFAULT,
+        response_format: ResponseFormat[Wanted] = None,
+        **options: Any,
+    ) -> ToolStream[Wanted]:
+        """Do what `run_tools` does, and return all that happens as events.
+
+        They are those of `Stream.events()`, and `ToolStarted` and `ToolFinished`. At the end, `run` is what `run_tools`
+        returns. Arguments and errors are those of `run_tools`; the time of `timeout` begins now.
+        """
+        from ._tools import Rounds, ToolStream
+
+        limits = Timeout.of(self._service.settings.timeout if timeout is DEFAULT else timeout)
+        rounds = Rounds(
+            messages,
+            tools,
+            max_rounds=max_rounds,
+            parallel=parallel,
+            on_round=on_round,
+            timeout=limits,
+            options={"response_format": response_format, **options},
+            awaits=False,
+        )
+        return ToolStream(self, rounds)
 
     def models(self) -> list[str]:
         """Ask the service which models it has (`GET …/models`), and return their ids.

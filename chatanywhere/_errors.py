@@ -19,6 +19,7 @@
     │   │   └── QuotaExceededError      never retried
     │   └── InternalServerError         5xx
     ├── ProtocolError                   the answer is not what the protocol allows
+    ├── OutputError                     the answer is no instance of the type that was asked for
     ├── StreamInterruptedError          the answer was cut after it had begun
     └── StreamCancelledError            cancel() was called
 
@@ -28,7 +29,10 @@ Wrong use of the library is a `ValueError`, `TypeError` or `RuntimeError` and no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from ._types import Completion
 
 Phase = Literal["connect", "headers", "read", "total"]
 
@@ -174,6 +178,30 @@ class InternalServerError(APIStatusError):
 
 class ProtocolError(ChatAnywhereError):
     """The answer is not what the protocol allows: framing, encoding, JSON, UTF-8, or its size."""
+
+
+class OutputError(ChatAnywhereError):
+    """The answer is no instance of the type that was asked for; `partial` holds its text.
+
+    Attributes:
+        reason: `"invalid"` for one that does not fit, `"length"` for one that was cut at the largest number of tokens,
+            `"refusal"` for one that the model refuses to give, `"content_filter"` for one that was held back.
+        completion: the answer.
+    """
+
+    reason: Literal["invalid", "length", "refusal", "content_filter"]
+    completion: Completion
+
+    def __init__(
+        self,
+        message: str,
+        reason: Literal["invalid", "length", "refusal", "content_filter"],
+        completion: Completion,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.completion = completion
+        self.partial = completion.text
 
 
 class StreamInterruptedError(ChatAnywhereError):

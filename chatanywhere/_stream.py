@@ -8,20 +8,20 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from ._accumulator import Accumulator
 from ._call import Call, State, Step
-from ._errors import ChatAnywhereError, StreamCancelledError
+from ._errors import ChatAnywhereError, OutputError, StreamCancelledError
 from ._http.exchange import HTTPResponse
-from ._types import Completion, Event, TextDelta
+from ._types import Completion, Event, Parsed, TextDelta
 
 T = TypeVar("T")
 
 _WAITING = State.WAITING
 
 
-class BaseStream:
+class BaseStream(Generic[Parsed]):
     """What the blocking and the async stream have in common: all but the waiting."""
 
     def __init__(self, call: Call[Event], *, keep_text: bool) -> None:
@@ -34,6 +34,7 @@ class BaseStream:
         self._drop_chunks = not keep_text
         self._chunks: list[str] = []  # those of the attempt that `_new_chunks` has looked at, and
         self._given = 0  # how many of them it has given out
+        self._parsed: Completion[Parsed] | None = None
 
     def _next(self) -> Event | Step:
         """Return the next event of what has arrived, or what has to be done to get one.
@@ -115,16 +116,28 @@ class BaseStream:
         return self._accumulator.reasoning
 
     @property
-    def completion(self) -> Completion:
+    def completion(self) -> Completion[Parsed]:
         """The whole answer.
 
         Raises:
+            OutputError: it is no instance of the type that `response_format` asked for.
             RuntimeError: the stream has not been read to its end, or there will be none; the message says why.
         """
         state = self._state()
         if state != "complete":
             raise RuntimeError(f"the answer is not complete: {_WHY_INCOMPLETE[state].format(self._failure)}")
-        return self._accumulator.completion(self.request_id, self._call.chunks, model=self._call.name or None)
+        whole: Completion[Any] = self._accumulator.completion(
+            self.request_id, self._call.chunks, model=self._call.name or None
+        )
+        if self._call.output is None:
+            return whole
+        if self._parsed is None:
+            try:
+                self._parsed = self._call.output.read(whole)
+            except OutputError as error:
+                self._call.annotate(error)
+                raise
+        return self._parsed
 
     @property
     def status_code(self) -> int:
@@ -187,13 +200,13 @@ _WHY_INCOMPLETE = {
 }
 
 
-def leave_text(interrupt: BaseException, stream: BaseStream | None) -> None:
+def leave_text(interrupt: BaseException, text: str) -> None:
     """Give what has interrupted a call from outside, such as Ctrl-C, the text so far as `partial`."""
     if not isinstance(interrupt, Exception):
-        interrupt.partial = stream.text if stream else ""  # type: ignore[attr-defined]
+        interrupt.partial = text  # type: ignore[attr-defined]
 
 
-class Stream(BaseStream):
+class Stream(BaseStream[Parsed]):
     """The answer to one call: an iterator of `str`, and a context manager. Made by `Client.stream`.
 
     Iterate it once, in one thread; `cancel()` may come from any other. Leaving the `with` block before the
@@ -229,7 +242,7 @@ class Stream(BaseStream):
         while (event := self._wait()) is not None:
             yield event
 
-    def read(self) -> Completion:
+    def read(self) -> Completion[Parsed]:
         """Read to the end, and return the whole answer, with what has been read before.
 
         Raises:
@@ -286,7 +299,7 @@ class Stream(BaseStream):
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
         self._close()
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Stream[Parsed]:
         return self
 
     def __exit__(

@@ -6,9 +6,22 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias
 
 from ._merging import merge
+
+if TYPE_CHECKING:
+    from typing import _SpecialForm
+
+    from typing_extensions import TypeVar  # whose type variables may have defaults
+
+    Parsed = TypeVar("Parsed", default=Any, covariant=True)
+    Wanted = TypeVar("Wanted", default=Any)
+    ResponseFormat: TypeAlias = type[Wanted] | Mapping[str, Any] | _SpecialForm | None
+else:
+    from typing import TypeVar
+
+    Parsed = TypeVar("Parsed", covariant=True)
 
 Message: TypeAlias = Mapping[str, Any]
 """One turn: `{"role": "user", "content": "…"}`; further keys are sent as they are."""
@@ -149,6 +162,40 @@ class ToolCall:
         """What a custom tool is given; None for a function."""
         return self.arguments if self.type == "custom" else None
 
+    def json(self) -> dict[str, Any]:
+        """Return the arguments as a dict.
+
+        Raises:
+            ValueError: they are no JSON object, which may be because the answer was cut.
+        """
+        try:
+            value = json.loads(self.arguments or "{}")
+        except (RecursionError, ValueError) as exc:
+            raise ValueError(f"the arguments of {self.name} are no JSON: {exc}: {self.arguments:.80}") from exc
+        if not isinstance(value, dict):
+            raise ValueError(f"the arguments of {self.name} are no JSON object: {self.arguments:.80}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """A function that the model calls is about to be run."""
+
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinished:
+    """A function that the model called has returned `result`, or has failed with `error`, which the model is told."""
+
+    call: ToolCall
+    result: Any = field(default=None, hash=False)
+    error: Exception | None = None
+
+
+ToolEvent: TypeAlias = Event | ToolStarted | ToolFinished
+"""What `Client.stream_tools` yields."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -164,7 +211,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Completion:
+class Completion(Generic[Parsed]):
     """A whole answer.
 
     What a protocol does not tell is `None`; the `web` protocol tells nothing but the text.
@@ -172,6 +219,7 @@ class Completion:
     Attributes:
         choices: all answers, if more than one was asked for by `n`; what the other attributes say is the first one's.
         created: when the service made it, in seconds since 1970.
+        parsed: the instance of the type that was asked for by `response_format`, else None.
     """
 
     text: str
@@ -185,6 +233,7 @@ class Completion:
     refusal: str = ""
     created: int | None = None
     choices: tuple[Choice, ...] = field(default=(), repr=False)
+    parsed: Parsed = field(default=None, repr=False, hash=False)  # type: ignore[assignment]  # where it is Any
     _chunks: tuple[str, ...] = field(default=(), repr=False, compare=False)  # as JSON, for only few ask for `raw`
 
     def __post_init__(self) -> None:
@@ -249,8 +298,33 @@ class Completion:
         return choices[0].get("message") or {}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all that it holds, by name, as dicts, lists and values that JSON has."""
-        return {each.name: _to_json(getattr(self, each.name)) for each in fields(self) if each.name[0] != "_"}
+        """Return all that it holds, by name, as dicts, lists and values that JSON has.
+
+        What `parsed` holds is in `text`, as JSON.
+        """
+        names = (each.name for each in fields(self) if each.name[0] != "_" and each.name != "parsed")
+        return {name: _to_json(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class ToolRun(Generic[Parsed]):
+    """What the model and the functions that it called came to.
+
+    Attributes:
+        completion: the last answer. It has `tool_calls` that were not run if there were more rounds than allowed.
+        messages: the whole conversation, with that answer at its end.
+    """
+
+    completion: Completion[Parsed]
+    messages: list[Any] = field(repr=False, hash=False)
+
+    @property
+    def text(self) -> str:
+        """The text of the last answer."""
+        return self.completion.text
+
+    def __str__(self) -> str:
+        return self.text
 
 
 _THOUGHTS = ("reasoning", "reasoning_content", "reasoning_details")

@@ -6,9 +6,9 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
-from ._types import Event, Message, Messages, MessagesLike
+from ._types import Event, Message, Messages, MessagesLike, ToolEvent
 
-__all__ = ["AsyncResult", "ChatOptions", "CreateResult", "Event", "Message", "Messages", "MessagesLike"]
+__all__ = ["AsyncResult", "ChatOptions", "CreateResult", "Event", "Message", "Messages", "MessagesLike", "ToolEvent"]
 
 
 class ChatOptions(TypedDict, total=False):
