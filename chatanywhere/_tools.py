@@ -500,7 +500,8 @@ async def _outcome_async(rounds: Rounds, call: ToolCall) -> _Outcome:
         else:
             # The program's own work in threads has a limiter too; this one is never waited for.
             limiter = anyio.CapacityLimiter(1)
-            result = await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=limiter)
+            # In a tuple, because trio lets no thread return a coroutine.
+            (result,) = await anyio.to_thread.run_sync(lambda: (function(),), abandon_on_cancel=True, limiter=limiter)
             if inspect.isawaitable(result):
                 result = await result
         return _returned(call, result)

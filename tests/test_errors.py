@@ -28,9 +28,12 @@ from chatanywhere import (
     BadRequestError,
     ChatAnywhereError,
     Client,
+    Completion,
+    OutputError,
     ProtocolError,
     StreamInterruptedError,
     Timeout,
+    ToolCall,
 )
 from chatanywhere.testing import Fault, LoopbackServer
 
@@ -70,6 +73,8 @@ def full_error(kind: type[ChatAnywhereError]) -> ChatAnywhereError:
         error.retry_after = 1.5
     elif issubclass(kind, APITimeoutError):
         error = kind("timeout: nothing came", "read")
+    elif issubclass(kind, OutputError):
+        error = kind("it does not fit", "invalid", Completion("one 二", tool_calls=(ToolCall("c", "f", "{}"),)))
     else:
         error = kind("it broke")
     error.partial, error.attempts, error.request_id = "天若", 3, "r1"
@@ -81,6 +86,8 @@ def public(error: ChatAnywhereError) -> dict[str, Any]:
     names = ["partial", "attempts", "request_id", "args"]
     if isinstance(error, APITimeoutError):
         names += ["phase"]
+    if isinstance(error, OutputError):
+        names += ["reason", "completion"]
     if isinstance(error, APIStatusError):
         names += ["status_code", "code", "message", "body", "hint", "headers", "retry_after"]
     return {"class": type(error), "str": str(error), **{name: getattr(error, name) for name in names}}

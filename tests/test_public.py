@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 import chatanywhere
-from chatanywhere import AsyncClient, AsyncStream, Client, Stream
+from chatanywhere import AsyncClient, AsyncStream, AsyncToolStream, Client, Stream, ToolStream
 from chatanywhere._config import Settings
 
 PACKAGE = Path(chatanywhere.__file__).parent
 
 ANY = None
 MAY_IMPORT: dict[str, str | None] = {
-    "_errors": "",
+    "_errors": "_types",  # for type checkers
     "_types": "_merging",
     "_policy": "_errors",
     "_merging": "",
@@ -60,12 +60,14 @@ MAY_IMPORT: dict[str, str | None] = {
     "_protocols.web": "_types _protocols.json_text _protocols.protocol _protocols.service _protocols.text",
     "_config": "_errors _policy _secrets _http.environment _protocols _protocols.protocol _protocols.service",
     "_reading": "_errors _http.body _protocols.protocol _protocols.service",
-    "_call": "_errors _types _policy _secrets _config _reading _http.exchange _http.scope _http.transport "
+    "_schema": "_errors _types",
+    "_call": "_errors _types _policy _secrets _config _reading _schema _http.exchange _http.scope _http.transport "
     "_protocols.json_body _protocols.protocol _protocols.service",
     "_stream": "_errors _types _accumulator _http.exchange _call",
-    "_client": "_types _policy _config _protocols.openai _call _stream _async_client",  # the last in as_async()
-    "_async_client": "_errors _types _policy _config _call _stream _http.exchange _http.receiver _http.scope "
+    "_client": "_types _policy _config _protocols.openai _call _stream _tools _async_client",  # the last in as_async()
+    "_async_client": "_errors _types _policy _config _call _stream _tools _http.exchange _http.receiver _http.scope "
     "_protocols.openai",
+    "_tools": "_errors _types _policy _schema _stream _client _async_client _protocols.protocol",
     "typing": "_types",
     "provider": "_types _protocols _protocols.json_body _protocols.openai _config _call _stream _async_client typing",
     "testing": "testing.server testing.routes testing.replies testing.faults",
@@ -83,8 +85,11 @@ MAY_IMPORT: dict[str, str | None] = {
 
 LIBRARIES: dict[str, set[str]] = {
     "tenacity": {"_policy"},
-    "anyio": {"_async_client", "_http.receiver"},
+    "anyio": {"_async_client", "_tools", "_http.receiver"},
     "trio": {"_http.receiver"},  # only where it is running already
+    "pydantic": {"_schema"},
+    "pydantic_core": {"_schema"},
+    "typing_extensions": {"_types"},  # for type checkers
     "requests": {"_http.environment", "_http.transport"},
     "urllib3": {"_http.connections", "_http.transport"},
     "socks": {"_http.environment", "_http.socks"},  # the first looks whether it is there
@@ -139,7 +144,7 @@ def test_all_is_what_there_is() -> None:
 def test_importing_the_client_imports_no_more_than_it_needs() -> None:
     """Nothing that only some programs use is loaded for all of them."""
     unwanted = ["anyio", "tenacity", "argparse", "asyncio", "concurrent.futures", "chatanywhere.testing"]
-    unwanted += ["IPython"]
+    unwanted += ["IPython", "pydantic", "chatanywhere._schema", "chatanywhere._tools"]
     code = f"import sys; from chatanywhere import Client; print(*set({unwanted}) & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
@@ -195,10 +200,12 @@ def test_no_two_classes_share_a_name() -> None:
 ONLY_BLOCKING: dict[str, dict[str, str]] = {
     "Client": {"as_async": "it is async already"},
     "Stream": {},
+    "ToolStream": {},
 }
 ONLY_ASYNC = {
     "AsyncClient": {"aclose": "it is close there; here it has both names"},
     "AsyncStream": {"aclose": "it is close there; here it has both names"},
+    "AsyncToolStream": {"aclose": "it is close there; here it has both names"},
 }
 
 
@@ -206,7 +213,7 @@ def public(kind: type) -> set[str]:
     return {name for name in dir(kind) if not name.startswith("_")}
 
 
-FACES = [(Client, AsyncClient), (Stream, AsyncStream)]
+FACES = [(Client, AsyncClient), (Stream, AsyncStream), (ToolStream, AsyncToolStream)]
 
 
 @pytest.mark.parametrize(("blocking", "asynchronous"), FACES)

@@ -27,6 +27,7 @@ from chatanywhere import (
     ChatAnywhereError,
     Client,
     Completion,
+    OutputError,
     ProtocolError,
     Stream,
     StreamCancelledError,
@@ -303,6 +304,8 @@ ERRORS = [
 def made(kind: type[ChatAnywhereError]) -> ChatAnywhereError:
     if issubclass(kind, APIStatusError):
         return kind("no", status_code=418)
+    if issubclass(kind, OutputError):
+        return kind("no", "invalid", Completion("Hello"))
     return kind("no", "read") if issubclass(kind, APITimeoutError) else kind("no")
 
 
@@ -361,10 +364,11 @@ COMPLETIONS = {
 
 @pytest.mark.parametrize("completion", COMPLETIONS.values(), ids=COMPLETIONS)
 def test_a_completion_can_be_written_as_json(completion: Completion) -> None:
-    """`to_dict()` has every field, as JSON gives it back, and is the caller's own."""
+    """`to_dict()` has every field but `parsed`, as JSON gives it back, and is the caller's own."""
     values = completion.to_dict()
     assert json.loads(json.dumps(values)) == values
-    assert list(values) == [each.name for each in fields(Completion) if not each.name.startswith("_")]
+    names = [each.name for each in fields(Completion) if not each.name.startswith("_")]
+    assert [*values, "parsed"] == names
     assert values["text"] == completion.text
     assert [call["arguments"] for call in values["tool_calls"]] == [call.arguments for call in completion.tool_calls]
     assert (values["usage"] or {}).get("total_tokens") == (completion.usage and completion.usage.total_tokens)

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ["setup.cfg", "pyproject.toml", "README.md", "LICENSE", "pytest_chatanywhere.py"]
-EXTRAS = ["socks"]
+EXTRAS = ["socks", "pydantic"]
 """What private modules import that only an extra installs."""
 
 IMPORT = """
