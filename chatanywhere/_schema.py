@@ -79,7 +79,7 @@ class Output:
         try:
             value = self._adapter.validate_json(completion.text)
         except pydantic.ValidationError as exc:
-            raise OutputError(f"the answer is not a {self._name}: {_words(exc)}", "invalid", completion) from exc
+            raise OutputError(f"the answer does not fit {self._name}: {_words(exc)}", "invalid", completion) from exc
         return replace(completion, parsed=value.value if self._wrapped else value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import IO, Any
 
 import pytest
 
-from chatanywhere.testing import Fault, LoopbackServer, Request
+from chatanywhere.testing import Fault, LoopbackServer, Reply, Request
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TIMEOUT = 120.0  # seconds; reached only when something hangs
@@ -263,6 +264,66 @@ def test_the_example_of_tests_passes(program: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "4 passed" in done.stdout
+
+
+# tools.py
+
+
+@example("tools.py")
+def test_functions_help_with_an_answer(program: Path) -> None:
+    """Each call is printed with its result or its error, between the pieces of the answers."""
+    calls = [("days_between", {"start": "2026-01-31", "end": "2026-03-01"}), ("days_between", {"start": "soon"})]
+    with LoopbackServer([Reply("Let me count. ", tool_calls=calls), "It is 29 days."]) as server:
+        done = run(program, "How many days?", server=server)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second, last = done.stdout.splitlines()
+    assert first == 'Let me count. [days_between({"start": "2026-01-31", "end": "2026-03-01"}) = 29]'
+    assert second.startswith('[days_between({"start": "soon"}) = wrong arguments for days_between: start: ')
+    assert last == "It is 29 days."
+    tools = [tool["function"] for tool in server.requests[0].json["tools"]]
+    assert [tool["name"] for tool in tools] == ["today", "days_between"]
+
+
+@example("tools.py")
+def test_why_functions_did_not_help_is_told(program: Path) -> None:
+    """Without an answer the program says so, without a traceback."""
+    with LoopbackServer(faults=[Fault.status(401, "wrong api key")]) as server:
+        done = run(program, "How many days?", server=server)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "wrong api key" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# structured.py
+
+
+@example("structured.py")
+def test_a_letter_becomes_a_table(program: Path) -> None:
+    """The fields of the answer are printed."""
+    answer = '{"name": "Ada", "years_of_experience": null, "skills": ["algebra", "engines"]}'
+    with LoopbackServer([answer]) as server:
+        done = run(program, server=server, typed="Dear Sir or Madam, I am Ada.")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "name        Ada\nexperience  None\nskills      algebra, engines\n"
+    assert server.requests[0].json["response_format"]["json_schema"]["name"] == "Applicant"
+
+
+@example("structured.py")
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ("Dear Ada", "the answer does not fit Applicant: Invalid JSON: .*\nThe answer was: Dear Ada\n"),
+        (Fault.status(401, "wrong api key"), "structured: 401: wrong api key"),
+    ],
+    ids=["invalid", "wrong key"],
+)
+def test_why_there_is_no_table_is_told(program: Path, reply: str | Fault, said: str) -> None:
+    """The error is printed, with the answer that did not fit."""
+    with LoopbackServer([reply]) as server:
+        done = run(program, server=server, typed="Dear Sir or Madam")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(said, done.stderr)
+    assert "Traceback" not in done.stderr
 
 
 # All of them

@@ -243,18 +243,18 @@ def test_the_name_of_a_schema_is_not_too_long() -> None:
 # Answers that are none
 
 FAILURES: dict[str, tuple[Reply, str, str]] = {
-    "not JSON": (Reply("Sorry?"), "invalid", "the answer is not a Trip: Invalid JSON"),
+    "not JSON": (Reply("Sorry?"), "invalid", "the answer does not fit Trip: Invalid JSON"),
     "a field of another type": (
         Reply('{"city": "Rome", "days": "many", "stops": []}'),
         "invalid",
-        "not a Trip: days: Input should be a valid integer",
+        "does not fit Trip: days: Input should be a valid integer",
     ),
-    "a field is missing": (Reply("{}"), "invalid", "not a Trip: city: Field required"),
-    "empty": (Reply("", finish_reason="stop"), "invalid", "not a Trip"),
+    "a field is missing": (Reply("{}"), "invalid", "does not fit Trip: city: Field required"),
+    "empty": (Reply("", finish_reason="stop"), "invalid", "does not fit Trip"),
     "many mistakes": (
         Reply(json.dumps({"city": "Rome", "stops": [1] * 1000})),
         "invalid",
-        "not a Trip: stops.0: .*; and 995 more",
+        "does not fit Trip: stops.0: .*; and 995 more",
     ),
     "cut": (Reply('{"city": "Ro', finish_reason="length"), "length", "raise max_tokens"),
     "cut behind its end": (Reply('{"city": "Rome"}', finish_reason="length"), "length", "raise max_tokens"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Union
 
 from chatanywhere import (
     APIStatusError,
@@ -12,6 +12,7 @@ from chatanywhere import (
     AsyncClient,
     AsyncGeneratorProvider,
     AsyncStream,
+    AsyncToolStream,
     ChatAnywhere,
     ChatAnywhereAPI,
     ChatAnywhereError,
@@ -19,6 +20,7 @@ from chatanywhere import (
     Completion,
     Extra,
     Finished,
+    OutputError,
     ReasoningDelta,
     RefusalDelta,
     Retry,
@@ -28,9 +30,13 @@ from chatanywhere import (
     Timeout,
     ToolCall,
     ToolCallDelta,
+    ToolFinished,
+    ToolRun,
+    ToolStarted,
+    ToolStream,
     Usage,
 )
-from chatanywhere.typing import AsyncResult, CreateResult, Event, Message, Messages
+from chatanywhere.typing import AsyncResult, CreateResult, Event, Message, Messages, ToolEvent
 
 
 def blocking(messages: list[dict[str, str]]) -> str:
@@ -116,6 +122,55 @@ def whole(completion: Completion) -> None:
     ids: tuple[str | None, str | None, str | None] = (completion.id, completion.model, completion.request_id)
     print(text, reasoning, names, finish_reason, ids)
     completion.text = ""  # type: ignore[misc]  # it is frozen
+
+
+def structured(client: Client, schema: dict[str, Any]) -> tuple[Turn, list[int]]:
+    turn = client.complete("Hello", response_format=Turn, temperature=0.5).parsed
+    role: str = turn.role
+    numbers: Completion[list[int]] = client.complete("Hello", stream=False, response_format=list[int])
+    with client.stream("Hello", response_format=Turn) as stream:
+        same: Stream[Turn] = stream
+        print(same.completion.parsed.content, stream.read().parsed.role)
+    either = client.complete("Hello", response_format=Union[Turn, int]).parsed  # noqa: UP007
+    label = client.complete("Hello", response_format=Literal["spam", "ham"]).parsed
+    print(role, either, label, client.complete("Hello", response_format=schema).text)
+    nothing: Any = client.complete("Hello").parsed
+    plain: Completion = client.complete("Hello", response_format=Turn)
+    print(turn.roles)  # type: ignore[attr-defined]
+    client.complete("Hello", response_format="json_object")  # type: ignore[arg-type]
+    print(nothing, plain)
+    return turn, numbers.parsed
+
+
+async def structured_async(client: AsyncClient) -> Turn:
+    async with client.stream("Hello", response_format=Turn) as stream:
+        role: str = (await stream.read()).parsed.role
+    done: ToolRun[Turn] = await client.run_tools("Hello", [structured_async], response_format=Turn)
+    events: AsyncToolStream[Turn] = client.stream_tools("Hello", [structured_async], response_format=Turn)
+    async for event in events:
+        print(event, role, done.completion.parsed.role)
+    return events.run.completion.parsed
+
+
+def tools(client: Client, function: Mapping[str, Any]) -> str:
+    def note(completion: Completion, results: Sequence[ToolFinished]) -> None:
+        print(completion.text, [result.error or result.result for result in results])
+
+    done = client.run_tools("Hello", [note, tools], max_rounds=2, parallel=True, on_round=note, timeout=5, seed=1)
+    event: ToolEvent
+    with client.stream_tools(done.messages, (note,)) as stream:
+        same: ToolStream = stream
+        for event in same:
+            if isinstance(event, (ToolStarted, ToolFinished)):
+                arguments: dict[str, Any] = event.call.json()
+                print(arguments)
+    client.run_tools("Hello", [function])  # type: ignore[list-item]
+    return done.text + stream.run.completion.text
+
+
+def no_output(error: OutputError) -> Literal["invalid", "length", "refusal", "content_filter"]:
+    print(error.completion.refusal)
+    return error.reason
 
 
 def unreachable(value: NoReturn) -> NoReturn:
