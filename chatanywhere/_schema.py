@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_type_hints
 
 from ._errors import OutputError
 from ._types import Completion, ToolCall
@@ -104,11 +104,7 @@ class Function:
         self.awaitable = inspect.iscoroutinefunction(function)
         self._function = function
 
-        @functools.wraps(function)
-        def take(*args: Any, **kwargs: Any) -> Any:  # has the function's signature, by which pydantic checks
-            return args, kwargs
-
-        self._adapter, schema = _adapter(take, self.name)
+        self._adapter, schema = _adapter(_taking(function), self.name)
         if schema.get("type") != "object":
             raise TypeError(f"{self.name} takes arguments by position only, and a model gives them by name")
         description, arguments = _documented(inspect.getdoc(function) or "")
@@ -130,6 +126,23 @@ class Function:
         except pydantic.ValidationError as exc:
             raise ValueError(f"wrong arguments for {self.name}: {_words(exc)}") from exc
         return functools.partial(self._function, *args, **kwargs)
+
+
+def _taking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with the same signature that returns its arguments, for pydantic checks those of what it calls."""
+
+    def take(*args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as exc:
+        raise TypeError(f"{function.__name__} has an annotation that is not known where it was defined: {exc}") from exc
+    signature = inspect.signature(function)
+    parameters = [each.replace(annotation=hints.get(each.name, each.empty)) for each in signature.parameters.values()]
+    take.__annotations__ = hints
+    take.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return take
 
 
 def to_json(value: Any) -> str:

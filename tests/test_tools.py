@@ -882,7 +882,7 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "by position": ([by_position], {}, TypeError, "by_position takes arguments by position only"),
     "any number": ([any_number], {}, TypeError, "any_number takes arguments by position only"),
     "no schema": ([odd], {}, TypeError, "odd has no JSON schema: .*Face"),
-    "unknown name": ([unknown], {}, TypeError, "unknown has no JSON schema: .*Nowhere"),
+    "unknown name": ([unknown], {}, TypeError, "unknown has an annotation that is not known .*Nowhere"),
     "rounds": ([weather], {"max_rounds": -1}, ValueError, "max_rounds=-1: 0 is the least"),
     "rounds of another type": ([weather], {"max_rounds": "8"}, TypeError, "max_rounds must be an int, not str"),
     "timeout": ([weather], {"timeout": 0}, ValueError, "Timeout"),
