@@ -31,8 +31,11 @@ from ._stream import BaseStream, leave_text
 from ._types import Completion, Event, MessagesLike, Parsed, TextDelta
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ._tools import AsyncToolStream
     from ._types import ResponseFormat, ToolFinished, ToolRun, Wanted
+    from .typing import ChatOptions
 
 T = TypeVar("T")
 
@@ -401,7 +404,7 @@ class AsyncClient:
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         response_format: ResponseFormat[Wanted] = None,
-        **options: Any,
+        **options: Unpack[ChatOptions],
     ) -> AsyncStream[Wanted]:
         """Prepare a call; see `Client.stream` for the arguments. The time of `timeout` begins now."""
         call = self._service.chat(
@@ -434,7 +437,7 @@ class AsyncClient:
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         response_format: ResponseFormat[Wanted] = None,
-        **options: Any,
+        **options: Unpack[ChatOptions],
     ) -> Completion[Wanted]:
         """Ask, and return the whole answer; see `Client.complete`.
 

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ._async_client import AsyncClient
     from ._call import Service
     from ._config import Model, Url
     from ._stream import Stream
     from ._tools import ToolStream
     from ._types import Completion, MessagesLike, ResponseFormat, ToolFinished, ToolRun, Wanted
+    from .typing import ChatOptions
 
 
 class Client:
@@ -96,7 +99,7 @@ class Client:
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         response_format: ResponseFormat[Wanted] = None,
-        **options: Any,
+        **options: Unpack[ChatOptions],
     ) -> Stream[Wanted]:
         """Ask, and return the answer's stream once its headers have come.
 
@@ -117,7 +120,8 @@ class Client:
             response_format: a type that the answer is to be an instance of, which `completion.parsed` is then: a
                 pydantic model, a dataclass, a `TypedDict`, or whatever else pydantic's `TypeAdapter` takes. Needs the
                 extra `structured`. A dict is sent as it is.
-            options: go into the request's JSON body as they are (`temperature`, `max_tokens`, `tools` …);
+            options: go into the request's JSON body as they are (`temperature`, `max_tokens`, `tools` …, which
+                `typing.ChatOptions` lists; others too, though type checkers want them in `extra_body`);
                 None leaves the field out. A keyword that belongs to the constructor, here or in OpenAI's
                 library, is a TypeError that says where it belongs.
 
@@ -158,7 +162,7 @@ class Client:
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         response_format: ResponseFormat[Wanted] = None,
-        **options: Any,
+        **options: Unpack[ChatOptions],
     ) -> Completion[Wanted]:
         """Ask, and return the whole answer. Arguments and errors are those of `stream`.
 

@@ -64,9 +64,10 @@ MAY_IMPORT: dict[str, str | None] = {
     "_call": "_errors _types _policy _secrets _config _reading _schema _http.exchange _http.scope _http.transport "
     "_protocols.json_body _protocols.protocol _protocols.service",
     "_stream": "_errors _types _accumulator _http.exchange _call",
-    "_client": "_types _policy _config _protocols.openai _call _stream _tools _async_client",  # the last in as_async()
+    # The one before the last in as_async().
+    "_client": "_types _policy _config _protocols.openai _call _stream _tools _async_client typing",
     "_async_client": "_errors _types _policy _config _call _stream _tools _http.exchange _http.receiver _http.scope "
-    "_protocols.openai",
+    "_protocols.openai typing",
     "_tools": "_errors _types _policy _schema _stream _client _async_client _protocols.protocol",
     "typing": "_types",
     "provider": "_types _protocols _protocols.json_body _protocols.openai _config _call _stream _async_client typing",
@@ -89,7 +90,7 @@ LIBRARIES: dict[str, set[str]] = {
     "trio": {"_http.receiver"},  # only where it is running already
     "pydantic": {"_schema"},
     "pydantic_core": {"_schema"},
-    "typing_extensions": {"_types"},  # for type checkers
+    "typing_extensions": {"_types", "_client", "_async_client"},  # for type checkers
     "requests": {"_http.environment", "_http.transport"},
     "urllib3": {"_http.connections", "_http.transport"},
     "socks": {"_http.environment", "_http.socks"},  # the first looks whether it is there

@@ -36,7 +36,7 @@ from chatanywhere import (
     ToolStream,
     Usage,
 )
-from chatanywhere.typing import AsyncResult, CreateResult, Event, Message, Messages, ToolEvent
+from chatanywhere.typing import AsyncResult, ChatOptions, CreateResult, Event, Message, Messages, ToolEvent
 
 
 def blocking(messages: list[dict[str, str]]) -> str:
@@ -230,6 +230,13 @@ def phase(error: APITimeoutError) -> Literal["connect", "headers", "read", "tota
     return error.phase
 
 
+def known_options(client: Client, chosen: ChatOptions, others: dict[str, Any]) -> None:
+    client.complete("Hello", model=["a", "b"], n=2, stop=["."], seed=1, logit_bias={"1": 2}, max_tokens=None)
+    client.stream("Hello", **chosen)
+    client.stream("Hello", **others)
+    client.complete("Hello", extra_body={"top_k": 40})
+
+
 def mistakes(client: Client, asynchronous_client: AsyncClient) -> None:
     """What a type checker is to object to; mypy reports an `ignore` that is not needed."""
     client.stream(1)  # type: ignore[arg-type]
@@ -238,6 +245,8 @@ def mistakes(client: Client, asynchronous_client: AsyncClient) -> None:
     client.complete("Hello", stream="no")  # type: ignore[arg-type]
     client.complete(["Hello"])  # type: ignore[list-item]
     client.stream("Hello", extra_headers={"X": 1})  # type: ignore[dict-item]
+    client.complete("Hello", temperature="high")  # type: ignore[arg-type]
+    client.complete("Hello", temprature=0.5)  # type: ignore[call-arg]
     Client(protocol="gopher")  # type: ignore[arg-type]
     with asynchronous_client.stream("Hello"):  # type: ignore[attr-defined]
         pass
