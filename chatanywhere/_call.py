@@ -29,6 +29,7 @@ from ._http.exchange import Exchange, HTTPResponse, Loss
 from ._http.scope import CallScope
 from ._http.transport import HTTPRequest, PublicExchange, Transport
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike, is_about_model, logger
+from ._protocols.head import AnswerHead
 from ._protocols.json_body import edited, fields_of
 from ._protocols.protocol import Endpoint, as_messages, bearer
 from ._protocols.service import ErrorDecoder
@@ -462,9 +463,16 @@ class Call(Generic[T]):
 
     def _begin_reading(self, response: HTTPResponse, data: bytes) -> None:
         """The head of an answer has come, and perhaps the beginning of its body."""
+        head = AnswerHead(
+            response.status_code,
+            response.headers,
+            self._host,
+            response.reason,
+            response.request_id,
+            self._service.settings.wire.needs_key,
+        )
         if 200 <= response.status_code < 300:
-            endpoint = self._endpoint
-            decoder = endpoint.decoder(response.headers.get("content-type", ""), endpoint.max_json)
+            decoder = self._endpoint.decoder(head, self._endpoint.max_json)
             self._reading = Reading(response.body, decoder, choices=self._choices)
             self.response = response
             self._service.wake(self._host)
@@ -472,7 +480,7 @@ class Call(Generic[T]):
                 refused = self._service.refused
                 refused[self._host] = refused.get(self._host, frozenset()) | self._refused[self._host]
         else:
-            self._reading = Reading(response.body, ErrorDecoder(response.status_code, response.headers, self._host))
+            self._reading = Reading(response.body, ErrorDecoder(head))
         if data or response.body.complete:  # it may have none
             self._reading.events = self._reading.feed(data)
 

@@ -30,6 +30,8 @@ with atheris.instrument_imports():
     from chatanywhere._http.body import Body
     from chatanywhere._protocols import chunks as wire
     from chatanywhere._protocols import find_protocol, openai, web  # noqa: F401  to be watched
+    from chatanywhere._protocols.head import AnswerHead
+    from chatanywhere._protocols.json_text import MAX_JSON
 
 LIMIT = 1 << 20
 FRAMINGS = ({}, {"transfer-encoding": "chunked"}, {"content-length": "40"})
@@ -76,7 +78,8 @@ def the_long_way() -> Iterator[None]:
 def read(headers: dict[str, str], decoder: tuple[str, str], pieces: list[bytes]) -> tuple[Any, ...]:
     """Read an answer that comes in these pieces; return what it is, its raw form, and how it ended."""
     protocol, content_type = decoder
-    reading = Reading(Body(headers, limit=LIMIT), find_protocol(protocol).chat.decoder(content_type))
+    head = AnswerHead(200, {"content-type": content_type})
+    reading = Reading(Body(headers, limit=LIMIT), find_protocol(protocol).chat.decoder(head, MAX_JSON))
     answer = Accumulator()
     for piece in [*pieces, b""]:
         for event in reading.feed(piece):

@@ -12,6 +12,8 @@ from chatanywhere._accumulator import Accumulator
 from chatanywhere._errors import ChatAnywhereError
 from chatanywhere._http.body import Body
 from chatanywhere._protocols import find_protocol
+from chatanywhere._protocols.head import AnswerHead
+from chatanywhere._protocols.json_text import MAX_JSON
 from chatanywhere._protocols.protocol import Decoder
 from chatanywhere._reading import Reading
 from chatanywhere._types import Completion, Event, ReasoningDelta, RefusalDelta, Started, TextDelta
@@ -21,7 +23,7 @@ class Answer:
     """An answer that is read as a stream reads it, from the bytes to the value, without a connection."""
 
     def __init__(self, protocol: str, headers: Mapping[str, str], limit: int | None = None) -> None:
-        decoder = find_protocol(protocol).chat.decoder(headers.get("content-type", ""))
+        decoder = find_protocol(protocol).chat.decoder(AnswerHead(200, headers), MAX_JSON)
         self._reading = Reading(Body(headers, limit=limit), decoder)
         self._accumulator = Accumulator()
         self.delivered = False
@@ -87,12 +89,16 @@ def feed(decoder: Decoder[Event], block: bytes) -> list[Event]:
     return events
 
 
+def decoder_for(protocol: str, content_type: str = "") -> Decoder[Event]:
+    return find_protocol(protocol).chat.decoder(AnswerHead(200, {"content-type": content_type}), MAX_JSON)
+
+
 def web(*blocks: bytes, content_type: str = "text/plain") -> Decoded:
-    return decode(find_protocol("web").chat.decoder(content_type), *blocks)
+    return decode(decoder_for("web", content_type), *blocks)
 
 
 def openai(*blocks: bytes, content_type: str = "text/event-stream") -> Decoded:
-    return decode(find_protocol("openai").chat.decoder(content_type), *blocks)
+    return decode(decoder_for("openai", content_type), *blocks)
 
 
 def sse(*chunks: Any) -> bytes:

@@ -32,6 +32,7 @@ from chatanywhere import (
     StreamInterruptedError,
     Timeout,
 )
+from chatanywhere._protocols.head import AnswerHead
 from chatanywhere._protocols.service import error_from
 from chatanywhere.testing import Fault, LoopbackServer
 
@@ -458,7 +459,7 @@ HEADER = st.text() | st.integers().map(str) | st.floats().map(str) | DATES | DAT
 )
 def test_no_text_of_the_header_does_harm(status: int, headers: dict[str, str], attempts: int) -> None:
     """Whatever stands in `Retry-After`, the wait is one that the settings allow, or there is none and no attempt."""
-    error = error_from(status, headers, b"")
+    error = error_from(AnswerHead(status, headers), b"")
     error.attempts = attempts
     wait = Retry(attempts=11).wait_before_next(error, error.attempts, None)
     if error.retry_after is not None and error.retry_after > 60:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from decoding import DONE, USAGE, chunk
+from decoding import DONE, STARTED, USAGE, chunk, openai, sse
 from faces import Face
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,18 +19,25 @@ from chatanywhere import (
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
+    ChatAnywhereError,
     Client,
+    InsufficientBalanceError,
     InternalServerError,
+    ModelNotAllowedError,
     NotFoundError,
     PermissionDeniedError,
     PromptTooLongError,
+    ProtocolError,
     QuotaExceededError,
     RateLimitError,
     Retry,
+    StreamInterruptedError,
+    TextDelta,
     Timeout,
 )
 from chatanywhere._protocols.excerpt import excerpt, excerpt_around
-from chatanywhere._protocols.service import KEY_PAGE, NO_REASON, error_from, error_in_stream, error_within
+from chatanywhere._protocols.head import AnswerHead
+from chatanywhere._protocols.service import KEY_PAGE, NO_REASON, error_from, error_in, error_within
 from chatanywhere.testing import Fault, LoopbackServer
 
 KEY = "sk-0123456789abcdef"
@@ -75,19 +82,52 @@ SHAPES: dict[str, Shape] = {
     "error_code and text": lambda words: {"text": words, "error_code": 50001},
     "OAuth's": lambda words: {"error": "invalid_token", "error_description": words},
     "errors": lambda words: {"errors": [{"message": words}]},
+    "detail has an error": lambda words: {"detail": {"error": words}},
+    "detail has a message": lambda words: {"detail": {"message": words}},
+    "detail has an error with a message": lambda words: {"detail": {"error": {"message": words}}},
+    "detail behind a message": lambda words: {"message": {"detail": words}},
+    "error_msg": lambda words: {"error_msg": words},
+    "errorMessage": lambda words: {"errorMessage": words},
+    "problem": lambda words: {"type": "about:blank", "title": "Too Many", "status": 429, "detail": words},
+    "MiniMax's": lambda words: {"base_resp": {"status_code": 1004, "status_msg": words}, "choices": None},
+    "errcode and errmsg": lambda words: {"errcode": 40001, "errmsg": words},
+    "no success": lambda words: {"success": False, "message": words, "data": None},
+    "no success and a good code": lambda words: {"code": 0, "success": False, "msg": words},
+    "no code": lambda words: {"code": None, "message": words},
+    "status in a str": lambda words: {"status": "500", "reason": words},
+    "status is error": lambda words: {"status": "error", "reason": words},
+    "failed response": lambda words: {
+        "type": "response.failed",
+        "response": {"status": "failed", "error": {"code": "server_error", "message": words}},
+    },
+    "error within a choice": lambda words: {
+        "choices": [{"error": {"message": words, "code": 502}, "finish_reason": "error"}]
+    },
+    "JSON in a message": lambda words: {"error": {"message": json.dumps({"error": {"message": words}})}},
 }
 
-CHUNKED_SHAPES = {name: shape for name, shape in SHAPES.items() if name != "errors"}
-"""Those that can be told from a piece of an answer."""
+SPOKEN = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters="\\") | st.sampled_from("\n\t"),
+    min_size=1,
+    max_size=50,
+).filter(str.strip)
 
-SPOKEN = st.text(st.characters(codec="utf-8", exclude_characters="\\"), min_size=1, max_size=50).filter(str.strip)
-
+PING = 'event: ping\ndata: {"type": "ping"}\n\n'
 WAYS: dict[str, Callable[[Any], str]] = {
     "JSON": json.dumps,
     "JSON in UTF-8": lambda value: json.dumps(value, ensure_ascii=False),
     "JSON over many lines": lambda value: json.dumps(value, indent=2),
     "an event": lambda value: f"data: {json.dumps(value)}\n\n",
     "a named event": lambda value: f"event: error\ndata: {json.dumps(value)}\n\n",
+    "an event of many lines": lambda value: "".join(
+        f"data: {line}\n" for line in json.dumps(value, indent=1).split("\n")
+    ),
+    "an event behind another": lambda value: f"{PING}data: {json.dumps(value)}\n\ndata: [DONE]\n\n",
+    "an event behind an empty one": lambda value: f"data:\n\ndata: {json.dumps(value)}\n\n",
+    "an event behind a chunk": lambda value: f'data: {{"choices": []}}\n\ndata: {json.dumps(value)}\n\n',
+    "bare behind an event": lambda value: f"{PING}{json.dumps(value)}",
+    "bare behind a comment": lambda value: f": ping\n\n{json.dumps(value, indent=2)}\n",
+    "lines of JSON": lambda value: f'{{"type": "ping"}}\n{json.dumps(value)}\n',
 }
 
 
@@ -100,12 +140,12 @@ WAYS: dict[str, Callable[[Any], str]] = {
 def test_the_message_is_found_in_every_shape(shape: str, way: str, words: str, status: int) -> None:
     """Whatever the shape of an error, its words are the message, to the character, and its body is kept."""
     content = WAYS[way](SHAPES[shape](words)).encode()
-    error = error_from(status, JSON, content)
+    error = error_from(AnswerHead(status, JSON), content)
     assert (error.message, error.status_code) == (words.strip(), status)
     assert error.body == SHAPES[shape](words)
 
 
-@pytest.mark.parametrize("shape", CHUNKED_SHAPES)
+@pytest.mark.parametrize("shape", SHAPES)
 @given(words=SPOKEN)
 def test_the_message_is_found_in_every_shape_within_an_answer(shape: str, words: str) -> None:
     """The same shapes are known for errors where they stand in an answer whose status was 200."""
@@ -123,6 +163,200 @@ def test_the_message_reaches_the_caller(face: Face, shape: str) -> None:
         error = face.ask(Client(KEY, base_url=server.url)).error
     assert isinstance(error, BadRequestError)
     assert error.message == "不行 no"
+
+
+FRAMINGS: dict[str, Callable[[Any], bytes]] = {
+    "object": lambda value: json.dumps(value).encode(),
+    "pretty object": lambda value: json.dumps(value, indent=2).encode(),
+    "event": lambda value: sse(value),
+    "event behind text": lambda value: sse(chunk(content="Hi"), value),
+    "event before the end": lambda value: sse(value, DONE),
+    "event of many lines": lambda value: (
+        b"data: " + json.dumps(value, indent=2).replace("\n", "\ndata: ").encode() + b"\n\n"
+    ),
+    "named event": lambda value: b"event: error\n" + sse(value),
+    "another named event": lambda value: b"event: failure\n" + sse(value),
+    "bare behind a comment": lambda value: b": ping\n\n" + json.dumps(value).encode(),
+    "bare behind text": lambda value: sse(chunk(content="Hi")) + json.dumps(value).encode() + b"\n",
+    "pretty behind text": lambda value: sse(chunk(content="Hi")) + json.dumps(value, indent=2).encode(),
+    "pretty before the end": lambda value: b": ping\n\n" + json.dumps(value, indent=2).encode() + b"\n\n" + sse(DONE),
+}
+"""How a 200 answer says an error."""
+
+CODED: dict[str, Shape] = {
+    **SHAPES,
+    "code beside the error": lambda words: {"error": {"message": words}, "code": "insufficient_quota"},
+    "status beside the error": lambda words: {"error": words, "status": 429},
+    "code and msg of a service": lambda words: {"code": 1113, "msg": words},
+    "Gemini's list with a long code": lambda words: [{"error": {"code": 503, "message": words}}],
+}
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("shape", CODED)
+def test_no_framing_loses_anything_of_an_error(shape: str, framing: str) -> None:
+    """Class, status, code, words and body of an error within an answer are the same however it is framed and cut."""
+    answer = CODED[shape]("不行 no")
+    expected = error_within(answer)
+    assert expected is not None
+    content = FRAMINGS[framing](answer)
+    for pieces in ([content], [content[:-9], content[-9:]], [bytes([byte]) for byte in content]):
+        events, error = openai(*pieces)
+        assert [event.text for event in events if isinstance(event, TextDelta)] == ["Hi"] * ("text" in framing)
+        assert isinstance(error, APIStatusError)
+        for name in ("status_code", "code", "message", "body", "hint"):
+            assert getattr(error, name) == getattr(expected, name)
+        assert (type(error), error.message) == (type(expected), "不行 no")
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_the_message_within_an_answer_reaches_the_caller(raw_server: RawServer, face: Face, framing: str) -> None:
+    """A call whose answer of a real server has status 200 and is an error, in any shape and framing, ends with that."""
+    answers = iter(CODED.values())
+
+    def answer(_: bytes) -> list[Any]:
+        body = FRAMINGS[framing](next(answers)("不行 no"))
+        fields = f"Content-Type: text/event-stream\r\nrequest-id: r7\r\nContent-Length: {len(body)}"
+        return [f"HTTP/1.1 200 OK\r\n{fields}\r\n\r\n".encode() + body, None]
+
+    raw_server.steps = answer
+    with Client(KEY, base_url=raw_server.url, retry=None) as client:
+        for shape in CODED.values():
+            expected, error = error_within(shape("不行 no")), face.ask(client).error
+            assert isinstance(error, APIStatusError)
+            assert (type(error), error.message, error.request_id) == (type(expected), "不行 no", "r7")
+            assert error.headers["request-id"] == "r7"
+
+
+@pytest.mark.parametrize("shape", CODED)
+def test_a_list_of_models_that_is_an_error_is_the_services(raw_server: RawServer, shape: str) -> None:
+    """What is read at once is looked at for an error as an answer to a chat is."""
+    expected = error_within(CODED[shape]("不行 no"))
+    body = json.dumps(CODED[shape]("不行 no")).encode()
+    raw_server.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    with Client(KEY, base_url=raw_server.url, retry=None) as client, pytest.raises(APIStatusError) as caught:
+        client.models()
+    assert (type(caught.value), caught.value.message) == (type(expected), "不行 no")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("<html><title>Sign in</title><p>Hotel", "the answer is an HTML page, titled 'Sign in': Hotel"),
+        ('{"title": "not today"}', 'the answer is not a list of models: \'{"title": "not today"}\''),
+        ("not today", "the answer is not a list of models: Expecting value: 'not today'"),
+        ("", "the answer is not a list of models: it is empty"),
+    ],
+)
+def test_what_came_in_the_place_of_a_list_of_models_is_shown(raw_server: RawServer, body: str, words: str) -> None:
+    """A page is named, and of anything else the beginning is shown."""
+    raw_server.answer(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    with Client(KEY, base_url=raw_server.url, retry=None) as client, pytest.raises(ProtocolError) as caught:
+        client.models()
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 206])
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_an_error_within_an_answer_has_the_status_of_the_answer(
+    raw_server: RawServer, framing: str, status: int
+) -> None:
+    """Where an error names no status, it has that of HTTP, whichever that is."""
+    body = FRAMINGS[framing]({"error": {"message": "Busy"}})
+    raw_server.answer(b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
+    with Client(KEY, base_url=raw_server.url, retry=None) as client, pytest.raises(APIStatusError) as caught:
+        client.complete("Hello")
+    assert (caught.value.status_code, caught.value.message) == (status, "Busy")
+
+
+def test_the_text_before_the_error_of_a_choice_is_not_lost() -> None:
+    """A router that fails behind its model's words says so in the choice; the words come first, and no end."""
+    error = {
+        "message": "Upstream died",
+        "code": 502,
+        "metadata": {"provider_name": "X", "raw": '{"message": "no gpu"}'},
+    }
+    for field in ("delta", "message"):
+        choice = {"index": 0, field: {"content": "Hi"}, "error": error, "finish_reason": "error"}
+        events, found = openai(sse({**chunk(), "choices": [choice]}))
+        assert events == [STARTED, TextDelta("Hi")]
+        assert isinstance(found, InternalServerError)
+        assert found.message == "Upstream died: no gpu"
+
+
+# Text in the place of an answer -------------------------------------------------------------------------------
+
+TEXTS = [
+    "quota exceeded",
+    "Error: quota exceeded",
+    "配额已用尽",
+    "upstream\nquota exceeded",
+    "data quota exceeded",
+    "-",
+]
+
+
+@pytest.mark.parametrize("label", ["text/plain", "text/html", "application/json", "text/event-stream", ""])
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_in_the_place_of_an_answer_is_shown(raw_server: RawServer, face: Face, text: str, label: str) -> None:
+    """Words without any frame are told, not called something else, and not asked for again in vain."""
+    body = text.encode()
+    raw_server.answer(
+        f"HTTP/1.1 200 OK\r\nContent-Type: {label}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    )
+    error = face.ask(Client(KEY, base_url=raw_server.url, retry=Retry(3, 0))).error
+    assert type(error) is ProtocolError
+    assert repr(text)[1:-1] in str(error)
+    assert "page" not in str(error)
+    assert len(raw_server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b": ping\n\nno gpu\n",
+        b"event: failure\ndata: no gpu\n\n",
+        sse({"x": "no gpu"}),
+        sse({"choices": [], "x": "no gpu"}),
+    ],
+)
+@pytest.mark.parametrize("end", [b"", sse(DONE)], ids=["cut", "complete"])
+def test_an_answer_that_holds_nothing_shows_what_came(content: bytes, end: bytes) -> None:
+    """What is no part of an answer may be the service's words."""
+    error = openai(content + end).error
+    assert type(error) is (ProtocolError if end else StreamInterruptedError)
+    assert "no gpu" in str(error)
+
+
+@pytest.mark.parametrize("name", ["gbk", "gb2312", "GB18030", "big5", "shift_jis", "euc-kr", "utf-16", "windows-1251"])
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("kind", ["JSON", "page", "page that says so itself"])
+def test_words_are_read_in_the_encoding_of_their_label(
+    raw_server: RawServer, name: str, status: int, kind: str
+) -> None:
+    """Pages and JSON of gateways come in other encodings than UTF-8, and say so."""
+    words = {"euc-kr": "가나다", "windows-1251": "Отказано", "shift_jis": "エラー"}.get(name, "中文")
+    page = f"<html><meta charset={name}><title>{words}</title>"
+    body = (json.dumps({"error": words}, ensure_ascii=False) if kind == "JSON" else page).encode(name)
+    if kind != "page that says so itself":
+        label = f'Content-Type: {"application/json" if kind == "JSON" else "text/html"}; charset="{name}"\r\n'
+    else:
+        label = "Content-Type: text/html\r\n"
+    if (name == "utf-16") and (status == 200 or "itself" in kind):
+        pytest.skip("its first bytes are no text's")
+    raw_server.answer(f"HTTP/1.1 {status} X\r\n{label}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    with Client(KEY, base_url=raw_server.url, retry=None) as client, pytest.raises(ChatAnywhereError, match=words):
+        client.complete("Hello")
+
+
+@pytest.mark.parametrize(
+    "label", ["gbk", "hex", "zlib", "punycode", "no-such", "unicode_escape", "idna", "utf-7", "\xe9", ""]
+)
+def test_what_is_wrongly_labelled_is_read_as_utf_8(label: str) -> None:
+    """UTF-8 is read as such whatever it is called, and no label leads to an error or to another kind of codec."""
+    head = AnswerHead(400, {"content-type": f"text/plain; charset={label}"})
+    assert error_from(head, "不行 no".encode()).message == "不行 no"
+    assert error_from(head, "不行 no".encode()[:-4] + b"\xff no").message.endswith(" no")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +378,7 @@ def test_the_message_reaches_the_caller(face: Face, shape: str) -> None:
 )
 def test_an_error_that_says_nothing_says_so(answer: Any) -> None:
     """Only where there is no word, code nor any other field, the service gave no reason."""
-    assert error_from(500, JSON, json.dumps(answer).encode()).message == NO_REASON
+    assert error_from(AnswerHead(500, JSON), json.dumps(answer).encode()).message == NO_REASON
 
 
 FIELDS = st.sampled_from(["error", "message", "msg", "detail", "code", "error_code", "type", "text", "x"])
@@ -154,7 +388,7 @@ LEAVES = st.text("ab用", min_size=1, max_size=5) | st.integers(1, 99_999)
 @given(st.dictionaries(FIELDS, LEAVES | st.dictionaries(FIELDS, LEAVES, min_size=1), min_size=1))
 def test_an_error_is_never_without_a_reason_when_there_is_any(answer: dict[str, Any]) -> None:
     """Whatever stands in an error is shown, as words or as the JSON that it is."""
-    error = error_from(500, JSON, json.dumps(answer).encode())
+    error = error_from(AnswerHead(500, JSON), json.dumps(answer).encode())
     assert error.message not in ("", NO_REASON)
     assert "\\u" not in error.message
 
@@ -171,14 +405,100 @@ def test_an_error_is_never_without_a_reason_when_there_is_any(answer: dict[str, 
         (rb'{"error": "\ud83d"}', "\ufffd"),
         (rb'{"error": "\\ud83d"}', "\ufffd"),
         (rb'{"error": "\\u001b[2J"}', r"\u001b[2J"),
+        (rb'{"error": "\u001b[2J"}', r"\u001b[2J"),
         (rb'{"error": "C:\\users \\u12"}', r"C:\users \u12"),
     ],
 )
 def test_escapes_are_shown_as_their_characters(content: bytes, message: str) -> None:
     r"""No reader has to know what `\u7528` is; control characters stay escaped, and all of it can be printed."""
-    error = error_from(400, {}, content)
+    error = error_from(AnswerHead(400, {}), content)
     assert error.message == message
     assert str(error).encode()
+
+
+CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"]
+SAYINGS: dict[str, Callable[[str], tuple[AnswerHead, bytes]]] = {
+    "message": lambda text: (AnswerHead(400), json.dumps({"error": {"message": text}}).encode()),
+    "field": lambda text: (AnswerHead(400), json.dumps({"what": text}).encode()),
+    "place": lambda text: (AnswerHead(400), json.dumps({"detail": [{"loc": [text], "msg": "no"}]}).encode()),
+    "text": lambda text: (AnswerHead(400), f"({text})".encode()),
+    "page": lambda text: (AnswerHead(400), f"<html><title>{text}</title><p>{text}".encode()),
+    "location": lambda text: (AnswerHead(302, {"location": text}), b""),
+    "reason": lambda text: (AnswerHead(400, reason=f"({text})"), b""),
+    "challenge": lambda text: (AnswerHead(401, {"www-authenticate": f'Bearer error_description="({text})"'}), b""),
+}
+
+
+@pytest.mark.parametrize("saying", SAYINGS)
+def test_no_terminal_obeys_a_service(saying: str) -> None:
+    """Control characters in what a service says are not in what is printed, wherever they stood."""
+    for control in CONTROLS:
+        error = error_from(*SAYINGS[saying](f"a{control}[2Jb"))
+        assert control not in str(error)
+        assert "[2Jb" in str(error)
+    assert error_from(*SAYINGS["message"]("a\r\nb\n\tc")).message == "a\r\nb\n\tc"
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_no_terminal_obeys_what_an_answer_says(framing: str) -> None:
+    """The same holds for errors within an answer."""
+    for control in CONTROLS:
+        assert control not in str(openai(FRAMINGS[framing]({"error": {"message": f"a{control}b"}})).error)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b" ", b'{"error": null}'])
+@pytest.mark.parametrize(
+    ("reason", "headers", "message"),
+    [
+        ("I am full of reasons", {}, "I am full of reasons"),
+        ("", {}, NO_REASON),
+        ("I'm a Teapot", {}, NO_REASON),
+        (
+            "",
+            {"WWW-Authenticate": 'Bearer realm="x", error="invalid_token", error_description="it \\"expired\\""'},
+            'it "expired"',
+        ),
+        ("", {"WWW-Authenticate": 'Bearer realm="x"'}, NO_REASON),
+    ],
+)
+def test_the_head_is_asked_where_the_body_says_nothing(
+    raw_server: RawServer, face: Face, body: bytes, reason: str, headers: dict[str, str], message: str
+) -> None:
+    """Words of the server's own behind the status, and those of a challenge, are a reason."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    raw_server.answer(f"HTTP/1.1 418 {reason}\r\n{fields}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    error = face.ask(Client(KEY, base_url=raw_server.url)).error
+    assert isinstance(error, APIStatusError)
+    assert error.message == message
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 305, 307, 308, 399])
+@pytest.mark.parametrize("location", ["https://else.example/v1", ""])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_words_of_a_redirect_are_told(status: int, location: str, shape: str) -> None:
+    """They stand behind the place that it names, and alone where it names none."""
+    headers = {"location": location} if location else {}
+    error = error_from(AnswerHead(status, headers), json.dumps(SHAPES[shape]("moved 搬")).encode())
+    assert error.status_code == status
+    assert error.message == (f"the server redirects to {location!r}: moved 搬" if location else "moved 搬")
+    assert bool(error.hint) is bool(location)
+
+
+REQUEST_IDS = ["x-request-id", "request-id", "x-ms-request-id", "apim-request-id", "x-amzn-requestid", "cf-ray"]
+
+
+@pytest.mark.parametrize("name", REQUEST_IDS)
+@pytest.mark.parametrize("status", [200, 400])
+def test_the_name_of_a_request_is_found_in_all_headers(
+    raw_server: RawServer, face: Face, name: str, status: int
+) -> None:
+    """Services call it differently; where there are several, the service's own goes before those around it."""
+    names = REQUEST_IDS[REQUEST_IDS.index(name) :]
+    fields = "".join(f"{each.title()}: {each}-1\r\n" for each in reversed(names))
+    raw_server.answer(f'HTTP/1.1 {status} X\r\n{fields}Content-Length: 11\r\n\r\n{{"error":1}}'.encode())
+    error = face.ask(Client(KEY, base_url=raw_server.url)).error
+    assert isinstance(error, APIStatusError)
+    assert error.request_id == f"{name}-1"
 
 
 def test_the_place_of_a_field_is_told() -> None:
@@ -187,7 +507,7 @@ def test_the_place_of_a_field_is_told() -> None:
         {"loc": ["body", "messages", 0], "msg": "field required"},
         {"loc": ["body", "n"], "msg": "not a number"},
     ]
-    error = error_from(422, JSON, json.dumps({"detail": detail}).encode())
+    error = error_from(AnswerHead(422, JSON), json.dumps({"detail": detail}).encode())
     assert error.message == "body.messages.0: field required; body.n: not a number"
 
 
@@ -199,11 +519,13 @@ def test_the_place_of_a_field_is_told() -> None:
         ("<html><script>if (a < b) {}</script><style>p {}</style><!-- no --><p>Blocked", "an HTML page: Blocked"),
         ("<html></html>", "an HTML page"),
         ("<html><title>Oops", "an HTML page, titled 'Oops'"),
+        ("<?xml version='1.0'?><Error><Code>Denied</Code></Error>", "an XML document: Denied"),
+        ("<?xml version='1.0'?><!DOCTYPE html><html><title>Hi</title>", "an HTML page, titled 'Hi'"),
     ],
 )
 def test_a_page_is_told_by_its_title_and_words(page: str, message: str) -> None:
     """Of the page of a gateway, what a browser would show is shown, in short."""
-    assert error_from(502, {"content-type": "text/html"}, page.encode()).message.endswith(message)
+    assert error_from(AnswerHead(502, {"content-type": "text/html"}), page.encode()).message.endswith(message)
 
 
 # The status ---------------------------------------------------------------------------------------------------
@@ -250,7 +572,7 @@ def test_a_status_that_an_error_names_is_its_own(
 def test_the_status_of_the_answer_goes_before(status: int, named: int) -> None:
     """A code in the body does not change the status that HTTP has told."""
     body = json.dumps({"error": {"message": "Busy", "code": named}}).encode()
-    assert error_from(status, JSON, body).status_code == status
+    assert error_from(AnswerHead(status, JSON), body).status_code == status
 
 
 # Whether it is one --------------------------------------------------------------------------------------------
@@ -264,6 +586,11 @@ def test_the_status_of_the_answer_goes_before(status: int, named: int) -> None:
         {"code": 1305, "data": None},
         {"detail": "Not Found"},
         {"error": {}, "code": 5, "message": "x"},
+        {"status": 503},
+        {"type": "response.failed", "response": {"error": None}},
+        {"success": False},
+        {"base_resp": {"status_code": 1004}},
+        {"detail": {"code": "overloaded"}},
     ],
     ids=repr,
 )
@@ -271,7 +598,7 @@ def test_an_error_that_is_not_called_so_is_one(answer: Any) -> None:
     """A code other than 0 or 200, or words, in an object without choices are an error with the answer's status."""
     error = error_within(answer)
     assert error is not None
-    assert (error.status_code, error.body) == (200, answer)
+    assert (error.status_code, error.body) == (503 if "status" in answer else 200, answer)
     assert error.message != NO_REASON
 
 
@@ -287,6 +614,17 @@ def test_an_error_that_is_not_called_so_is_one(answer: Any) -> None:
         {"object": "chat.completion.chunk", "choices": [], "message": "x"},
         {"code": 0, "msg": "ok", "data": {}},
         {"code": 200, "message": "ok"},
+        {"code": 201, "message": "created"},
+        {"code": "ok", "message": "done"},
+        {"success": True, "message": "ok"},
+        {"object": "list", "data": [{"id": "m"}], "message": "ok"},
+        {"base_resp": {"status_code": 0, "status_msg": "success"}},
+        {"choices": [], "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": {}}]},
+        {"type": "response.created", "response": {"status": "in_progress", "error": None, "metadata": {}}},
+        {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "max_output_tokens"}}},
+        {"type": "status", "description": "searching the web"},
+        {"status": "processing", "title": "thinking"},
+        {"choices": [{"error": None, "delta": {"content": "Hi"}}]},
         {"message": {"role": "assistant", "content": "Hi"}, "done": False},
         {"type": "ping"},
         {"choices": []},
@@ -313,6 +651,11 @@ CODES = {
     "insufficient_quota": QuotaExceededError,
     "context_length_exceeded": PromptTooLongError,
     "exceed_context_size_error": PromptTooLongError,
+    "exceeded_current_quota_error": QuotaExceededError,
+    "insufficient_user_quota": QuotaExceededError,
+    "billing_hard_limit_reached": QuotaExceededError,
+    "model_not_found": NotFoundError,
+    "DeploymentNotFound": NotFoundError,
 }
 PLACES: dict[str, Callable[[str], Any]] = {
     "code": lambda code: {"error": {"message": "no", "code": code}},
@@ -321,6 +664,21 @@ PLACES: dict[str, Callable[[str], Any]] = {
     "code alone": lambda code: {"message": "no", "code": code},
     "type alone": lambda code: {"object": "error", "message": "no", "type": code},
     "list": lambda code: [{"error": {"message": "no", "code": code}}],
+    "detail": lambda code: {"detail": {"code": code, "message": "no"}},
+    "detail's error": lambda code: {"detail": {"error": {"message": "no", "code": code}}},
+    "errors": lambda code: {"errors": [{"message": "no", "code": code}]},
+    "a later error": lambda code: {"errors": [{"message": "no"}, {"message": "no", "code": code}]},
+    "error is the code": lambda code: {"error": code},
+    "error_type": lambda code: {"error": "no", "error_type": code},
+    "error_code": lambda code: {"error": "no", "error_code": code},
+    "upper case": lambda code: {"error": {"message": "no", "code": code.upper()}},
+    "innererror": lambda code: {"error": {"message": "no", "code": "x", "innererror": {"code": code}}},
+    "JSON in a message": lambda code: {"error": {"message": json.dumps({"error": {"message": "no", "code": code}})}},
+    "JSON behind words": lambda code: {
+        "error": {"message": f"Upstream: {{'error': {{'code': '{code}'}}}}", "code": "429"}
+    },
+    "metadata": lambda code: {"error": {"message": "no", "metadata": {"raw": json.dumps({"code": code, "msg": "x"})}}},
+    "failed response": lambda code: {"type": "response.failed", "response": {"error": {"code": code, "message": "no"}}},
 }
 
 
@@ -332,19 +690,31 @@ def test_a_known_code_decides_the_class(code: str, place: str, status: int) -> N
     try again.
     """
     answer = PLACES[place](code)
-    error = error_within(answer) if status == 200 else error_from(status, JSON, json.dumps(answer).encode())
+    error = error_within(answer) if status == 200 else error_from(AnswerHead(status, JSON), json.dumps(answer).encode())
     assert type(error) is CODES[code]
-    assert error.status_code == status
+    assert error.status_code == (429 if status == 200 and "429" in str(answer) else status)
     assert error.hint
     error.attempts = 1
-    assert Retry(3).wait_before_next(error, 1, None) is None
+    assert CODES[code] is NotFoundError or Retry(3).wait_before_next(error, 1, None) is None
 
 
 @pytest.mark.parametrize("status", [400, 403, 413])
-def test_a_prompt_that_is_too_long_is_told_by_its_words(status: int) -> None:
-    """Servers that give no code say it in OpenAI's sentence."""
-    words = "This model's maximum context length is 4097 tokens. However, you requested 5000 tokens."
-    error = error_from(status, JSON, json.dumps({"error": {"message": words}}).encode())
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model's maximum context length is 4097 tokens. However, you requested 5000 tokens.",
+        "prompt is too long: 210000 tokens > 200000 maximum",
+        "Prompt is too long",
+        "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000",
+        "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens",
+        "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000",
+        "Prompt contains 40000 tokens, too large for model with 32768 maximum context length",
+    ],
+)
+def test_a_prompt_that_is_too_long_is_told_by_its_words(status: int, words: str) -> None:
+    """Servers that give no code say it in sentences of their own."""
+    error = error_from(AnswerHead(status, JSON), json.dumps({"error": {"message": words}}).encode())
     assert type(error) is PromptTooLongError
 
 
@@ -374,6 +744,86 @@ def test_an_error_within_an_answer_has_the_request_s_name(
     assert (error.request_id, error.partial) == ("r1", text)
 
 
+@pytest.mark.parametrize("unit", ["requests per min (RPM)", "requests per day (RPD)", "tokens per day (TPD)"])
+@pytest.mark.parametrize("base_url", [OURS, "https://api.openai.com", None])
+def test_a_rate_limit_that_passes_is_no_spent_quota(unit: str, base_url: str | None) -> None:
+    """A limit counted by the day that frees one request after the other is waited for."""
+    words = f"Rate limit reached for gpt-4o on {unit}: Limit 10000, Used 10000. Please try again in 8.64s."
+    answer = {"error": {"message": words, "type": "requests", "code": "rate_limit_exceeded"}}
+    error = error_from(AnswerHead(429, JSON, base_url), json.dumps(answer).encode())
+    assert type(error) is RateLimitError
+    assert "00:00" not in (error.hint or "")
+
+
+KNOWN_WORDS = {
+    "免费API限制每日200次请求": (429, QuotaExceededError),
+    "Your free account is limited to 200 requests per day": (429, QuotaExceededError),
+    "免费API限制模型输入token小于4096": (403, PromptTooLongError),
+    "The number of prompt tokens for free accounts is limited to 4096": (403, PromptTooLongError),
+    "免费API限制使用gpt-4": (403, ModelNotAllowedError),
+    "Your free account is limited to use gpt-4": (403, ModelNotAllowedError),
+    "账户余额过低": (403, InsufficientBalanceError),
+    "Your balance is not sufficient": (403, InsufficientBalanceError),
+    "请求客户端IP不支持访问": (403, PermissionDeniedError),
+    "模型无返回结果": (503, InternalServerError),
+    "wrong api key": (401, AuthenticationError),
+    "This api key has been suspended": (401, AuthenticationError),
+    "Incorrect API key provided: sk-abc.": (401, AuthenticationError),
+}
+OF_THE_SERVICE = ("ree key", "paid key", "ree quota", "00:00", "4096", "api.chatanywhere", "/v1/completions", KEY_PAGE)
+
+
+@pytest.mark.parametrize("words", KNOWN_WORDS)
+@pytest.mark.parametrize("within", [True, False], ids=["within an answer", "by status"])
+def test_what_is_said_by_a_relay_is_known_and_its_hint_is_true(
+    raw_server: RawServer, face: Face, words: str, within: bool
+) -> None:
+    """A relay forwards the service's words: the class is the same, the hint speaks of no rule of ChatAnywhere's, and
+    where it names a host it is the one that was asked.
+    """
+    status, kind = KNOWN_WORDS[words]
+    body = json.dumps({"error": {"message": words, "code": f"{status} X"}}).encode()
+    raw_server.answer(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (200 if within else status, len(body), body))
+    error = face.ask(Client(KEY, base_url=raw_server.url, retry=None)).error
+    assert isinstance(error, APIStatusError)
+    assert type(error) is kind
+    assert error.hint
+    assert not [each for each in OF_THE_SERVICE if each in error.hint]
+    assert " here" not in error.hint
+    ours = error_from(AnswerHead(status, JSON, OURS), body)
+    assert type(ours) is kind
+    assert " here" not in (ours.hint or "")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"detail": "Not Found"},
+        {"error": "model 'x' not found"},
+        {"object": "error", "message": "The model `x` does not exist.", "type": "NotFoundError", "code": 404},
+        {"error": {"code": "DeploymentNotFound", "message": "The API deployment does not exist."}},
+    ],
+)
+@pytest.mark.parametrize("base_url", [OURS, "http://127.0.0.1:11434/v1", "https://me.example/openai/deployments/x"])
+def test_a_404_may_be_of_the_path_or_of_the_model(answer: Any, base_url: str) -> None:
+    """The hint names the host and both, and says nothing of how a base URL has to look."""
+    error = error_from(AnswerHead(404, JSON, base_url), json.dumps(answer).encode())
+    assert type(error) is NotFoundError
+    assert str(AnswerHead(base_url=base_url).host) in (error.hint or "")
+    assert "model=" in (error.hint or "")
+    assert "base_url=" in (error.hint or "")
+    assert "/v1" not in (error.hint or "")
+
+
+@pytest.mark.parametrize("words", ["", "wrong api key", "no"])
+def test_a_key_that_is_never_sent_is_not_blamed(words: str) -> None:
+    """The web protocol sends no key, so its hint is about the protocol."""
+    with LoopbackServer(faults=[Fault.status(401, words)]) as server, pytest.raises(AuthenticationError) as caught:
+        Client(protocol="web", base_url=server.url).complete("Hello")
+    assert "protocol='openai'" in (caught.value.hint or "")
+    assert "api_key" not in (caught.value.hint or "")
+
+
 HOSTS = [
     "https://api.openai.com",
     "http://127.0.0.1:8000/v1",
@@ -392,7 +842,7 @@ REFUSALS = [
 @pytest.mark.parametrize("base_url", HOSTS)
 def test_a_hint_for_another_host_names_it(base_url: str, status: int, words: str) -> None:
     """Where the key of another service was refused, the hint names the variable and that host, and not our page."""
-    hint = error_from(status, JSON, json.dumps({"error": words}).encode(), base_url).hint or ""
+    hint = error_from(AnswerHead(status, JSON, base_url), json.dumps({"error": words}).encode()).hint or ""
     host = base_url.partition("//")[2].rpartition(":")[0].strip("[]") or base_url.partition("//")[2]
     assert host in hint
     assert "CHATANYWHERE_API_KEY" in hint
@@ -403,7 +853,7 @@ def test_a_hint_for_another_host_names_it(base_url: str, status: int, words: str
 @pytest.mark.parametrize("base_url", [OURS, "https://api.chatanywhere.org", "https://api.chatanywhere.com.cn/v1"])
 def test_a_hint_of_chatanywhere_names_the_page_for_keys(base_url: str) -> None:
     """Where ChatAnywhere refused the key, the hint says where another one is to be had."""
-    assert KEY_PAGE in (error_from(401, JSON, b"", base_url).hint or "")
+    assert KEY_PAGE in (error_from(AnswerHead(401, JSON, base_url), b"").hint or "")
 
 
 def test_the_hint_knows_what_was_asked() -> None:
@@ -416,7 +866,7 @@ def test_the_hint_knows_what_was_asked() -> None:
 
 def test_a_model_that_there_is_not_is_no_wrong_path() -> None:
     """A 404 for the model gives a hint about the model."""
-    error = error_in_stream({"message": "The model `x` does not exist", "code": "model_not_found"})
+    error = error_in({"message": "The model `x` does not exist", "code": "model_not_found"})
     assert isinstance(error, NotFoundError)
     assert "model=" in (error.hint or "")
 
@@ -470,8 +920,29 @@ def test_an_excerpt_around_an_error_shows_where_the_reader_stopped() -> None:
     text = json.dumps({"id": "x" * 500}) + "oops"
     with pytest.raises(ValueError) as caught:
         json.loads(text)
+    assert "Extra data: '…" in excerpt_around(text, caught.value)
     assert "oops" in excerpt_around(text, caught.value)
-    assert excerpt_around(text, RecursionError()).startswith('\'{"id"')
+    assert excerpt_around(text, RecursionError("too deep")).startswith('too deep: \'{"id"')
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, False, 1 << 63, -(10**50)])
+def test_a_number_that_is_none_is_shown(value: float) -> None:
+    """What stands where a count should be is in the error, and at most some of a long number."""
+    calls = {"tool_calls": [{"index": value, "function": {"name": "f"}}]}
+    for answer in ({"choices": [{"index": value, "delta": {"content": "x"}}]}, chunk(**calls)):
+        error = openai(sse(answer)).error
+        assert isinstance(error, ProtocolError)
+        assert f"index is {json.dumps(value)[:40]}, not a count" in str(error)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_why_json_can_not_be_read_is_told(raw_server: RawServer, stream: bool) -> None:
+    """The reader's own words and the place are in the error, streamed or not."""
+    content = b'{"choices": oops}'
+    body = b"data: %b\n\n" % content if stream else content
+    raw_server.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    with Client(KEY, base_url=raw_server.url) as client, pytest.raises(ProtocolError, match=r"Expecting value: .*oops"):
+        client.complete("Hello", stream=stream)
 
 
 # Why there is no key ------------------------------------------------------------------------------------------

@@ -19,6 +19,15 @@ from .idle import IdleConnections
 from .scope import CallScope
 from .sockets import raised_by_program, receive, receive_nowait, send_nowait, wait_until_ready, was_not_read
 
+_REQUEST_IDS = (  # OpenAI's, Anthropic's, Azure's two, Amazon's; of Cloudflare, which stands before many, the last
+    "x-request-id",
+    "request-id",
+    "x-ms-request-id",
+    "apim-request-id",
+    "x-amzn-requestid",
+    "cf-ray",
+)
+
 _BROKEN = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN)
 
 
@@ -35,11 +44,14 @@ class HTTPResponse:
     Attributes:
         status_code: the HTTP status.
         headers: with case-insensitive keys.
+        reason: the words behind the status.
         body: decodes what the connection gives.
         is_readable: the head says where the body ends, and how to read it.
     """
 
-    def __init__(self, status_code: int, headers: Mapping[str, str], max_bytes: int | None, *, framed: bool) -> None:
+    def __init__(
+        self, status_code: int, headers: Mapping[str, str], max_bytes: int | None, *, framed: bool, reason: str = ""
+    ) -> None:
         """Take a head.
 
         Raises:
@@ -47,6 +59,7 @@ class HTTPResponse:
         """
         self.status_code = status_code
         self.headers = headers
+        self.reason = reason
         fine = 200 <= status_code < 300
         limit = max_bytes if fine else None  # of an error, the beginning is read
         self.is_readable = True
@@ -60,8 +73,8 @@ class HTTPResponse:
 
     @property
     def request_id(self) -> str | None:
-        """The server's name for the request, from the header `x-request-id`."""
-        return self.headers.get("x-request-id")
+        """The server's name for the request, from the first of the headers that there is."""
+        return next((self.headers[name] for name in _REQUEST_IDS if name in self.headers), None)
 
 
 class Exchange:
@@ -195,7 +208,10 @@ class Exchange:
         self._head = self._decoder.feed(data)
         if self._head is not None:
             self.rest = self._decoder.rest
-            self.response = HTTPResponse(self._head.status_code, self._head.headers, self._max_bytes, framed=True)
+            head = self._head
+            self.response = HTTPResponse(
+                head.status_code, head.headers, self._max_bytes, framed=True, reason=head.reason
+            )
             self._scope.reading()
         return self.response
 

@@ -7,6 +7,7 @@ the body ends: http.client takes a line without a colon for the end of them, and
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ _END = re.compile(rb"\n\r?\n")
 
 # Of Latin-1, what may stand in values: no control character but the tab, so neither NUL nor a lone CR.
 _TEXT = r"[\t \x21-\x7e\x80-\xff]*"
-_STATUS_LINE = re.compile(rf"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: {_TEXT})?\r?\n")
+_STATUS_LINE = re.compile(rf"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ({_TEXT}))?\r?\n")
 # A line that begins with a blank continues the value above it. No two parts of the pattern can match the same
 # character, so a head that does not match is refused in linear time.
 _FIELD = re.compile(rf"([!#$%&'*+.^_`|~0-9A-Za-z-]+):({_TEXT}(?:\r?\n[ \t]{_TEXT})*)\r?\n")
@@ -92,11 +93,13 @@ class Head:
         headers: with case-insensitive keys; repeated ones joined by commas.
         keep_alive: the connection may be used again once the body has been read. A body that ends with the connection
             leaves none to be used, whatever this says.
+        reason: the words behind the status, mostly those of RFC 9110.
     """
 
     status_code: int
     headers: Headers
     keep_alive: bool
+    reason: str = dataclasses.field(default="", compare=False)
 
 
 class HeadDecoder:
@@ -186,7 +189,7 @@ def _parse(text: str) -> Head:
     if len(fields) > MAX_FIELDS:
         raise ProtocolError(f"the answer has more than {MAX_FIELDS} headers")
     headers = Headers(fields)
-    return Head(int(line[2]), headers, _keep_alive(line[1], headers))
+    return Head(int(line[2]), headers, _keep_alive(line[1], headers), line[3] or "")
 
 
 def _shown(text: str, position: int) -> str:

@@ -76,7 +76,9 @@ class PublicExchange:
         self._adapter = adapter
         self._raw = answer.raw
         self._closed = False
-        self.response = HTTPResponse(answer.status_code, answer.headers, max_bytes, framed=False)
+        self.response = HTTPResponse(
+            answer.status_code, answer.headers, max_bytes, framed=False, reason=answer.reason or ""
+        )
         scope.sending()
         scope.reading()
 

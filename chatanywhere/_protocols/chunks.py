@@ -19,10 +19,11 @@ from .._types import (
     TextDelta,
     ToolCallDelta,
 )
-from .excerpt import excerpt
+from .excerpt import MAX_MESSAGE, excerpt, excerpt_around
 from .fields import is_count, is_empty, joined_texts, read_count, read_usage, refuse, text_or_none
-from .json_text import MAX_DEPTH, check, loads
-from .service import error_in_stream, error_within
+from .head import UNKNOWN, AnswerHead
+from .json_text import MAX_DEPTH, BareJSON, check
+from .service import error_in, error_within
 from .sse import NamedData, StrayLine
 from .template import NO_TEMPLATE, is_plain, template
 
@@ -30,12 +31,13 @@ _PieceKind = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
 
 _MAX_IDLE_TEMPLATES = 4
 _MOST = 1000  # choices, or tool calls of one
-_MAX_STRAYS = 200  # lines of an error that was sent without a frame, and
-_MAX_STRAY_LINE = 64 * 1024  # characters of one
+_SHOWN = 3  # pieces, of those that hold nothing
 
 
 class ChunkReader:
     """Makes events of chunks; pieces of one kind that arrive together become one event.
+
+    Its argument is for the errors that services say in the place of chunks.
 
     Nearly every chunk differs from the one before in its text alone. Where one has turned out to hold nothing but a
     piece of text, what is written before and behind that piece is kept as a template: a chunk that begins and ends
@@ -46,9 +48,10 @@ class ChunkReader:
         ended: how many choices have their finish reason; 0 while one of those that have begun has none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, head: AnswerHead = UNKNOWN) -> None:
         self.chunks: list[str] = []
         self.ended = 0
+        self._head = head
         self._started = Started(None, None)
         self._begun = False
         self._empty = True
@@ -61,7 +64,8 @@ class ChunkReader:
         self._template = NO_TEMPLATE
         self._idle_templates = 0  # that were of no use, in a row
         self._used = True  # the template has been
-        self._strays: list[str] = []  # lines that may come to be an error
+        self._skipped: list[str] = []  # the data of events with names that mean nothing here
+        self._bare = BareJSON()  # which may come to be an error
         self._plain = False  # whether plain chunks are looked for, since no two begin and end alike
 
     def add_all(self, datas: list[str], events: list[Event]) -> bool:
@@ -121,6 +125,11 @@ class ChunkReader:
         """Nothing has been said, nor why."""
         return self._empty and not any(choice.finished for choice in self._choices.values())
 
+    @property
+    def shown(self) -> list[str]:
+        """What an error shows of chunks that have said nothing."""
+        return self._skipped + self.chunks[:_SHOWN] if self.is_empty else []
+
     # One chunk ----------------------------------------------------------------------------------------------
 
     def _add(self, data: str, events: list[Event]) -> bool:
@@ -147,28 +156,26 @@ class ChunkReader:
         try:
             chunk = _parse(data)
         except ProtocolError:
-            if name != "error":
-                return data.strip() == "[DONE]"
-            chunk = data
+            if data.strip() == "[DONE]" and name != "error":
+                return True
+            chunk = data.strip()
         if name == "error" and chunk != "":
-            raise error_in_stream(chunk.get("error") or chunk if isinstance(chunk, dict) else chunk)
+            raise error_in(chunk, self._head)
         if isinstance(chunk, dict):
             self.add(chunk, data, events)
+            return False
+        error = error_within(chunk, self._head)
+        if error is not None:
+            raise error
+        if chunk and len(self._skipped) < _SHOWN:
+            self._skipped.append(data[:MAX_MESSAGE])
         return False
 
     def _add_stray(self, line: str) -> None:
-        """Look for an error that was sent as bare JSON, without the frame of an event; it may be pretty-printed."""
-        if line.startswith("{"):
-            self._strays = []
-        if len(self._strays) < _MAX_STRAYS and len(line) < _MAX_STRAY_LINE:
-            self._strays.append(line)
-        if line.rstrip().endswith("}") and (len(self._strays) == 1 or line.startswith("}")):
-            try:
-                value = loads("\n".join(self._strays))
-            except (RecursionError, ValueError):
-                return
-            if value.get("error"):
-                raise error_in_stream(value["error"])
+        """Look for an error that was sent as bare JSON, without the frame of an event."""
+        error = error_within(self._bare.add(line), self._head)
+        if error is not None:
+            raise error
 
     def add(self, chunk: Any, data: str, events: list[Event]) -> None:
         """Take in a chunk that has been read already.
@@ -182,7 +189,7 @@ class ChunkReader:
             ProtocolError, APIStatusError: see `add_all`.
         """
         if not isinstance(chunk, dict) or chunk.get("error") or not chunk.get("choices"):
-            error = error_within(chunk)
+            error = error_within(chunk, self._head)
             if error is not None:
                 raise error
         if not isinstance(chunk, dict):
@@ -204,7 +211,7 @@ class ChunkReader:
         if not (self._started.id and self._started.model):
             self._start(chunk, events)
         for position, choice in enumerate(choices):
-            self._read_choice(choice, f"choices[{position}]", events)
+            self._read_choice(choice, f"choices[{position}]", chunk, events)
         self._spent(chunk.get("usage"), events)
 
     def _start(self, chunk: Mapping[str, Any], events: list[Event]) -> None:
@@ -220,12 +227,12 @@ class ChunkReader:
             self.flush(events)
             events.append(self._started)
 
-    def _read_choice(self, choice: Any, where: str, events: list[Event]) -> None:
+    def _read_choice(self, choice: Any, where: str, chunk: dict[str, Any], events: list[Event]) -> None:
         if not isinstance(choice, dict):
             refuse(where, choice, "an object")
         index = 0 if choice.get("index") is None else choice["index"]
         if not is_count(index):
-            refuse(f"{where}.index", index, "a number")
+            refuse(f"{where}.index", index, "a count")
         state = self._choices.setdefault(index, _ChoiceState())
         # "message" is where the answer that is not streamed has its text; in a stream it may repeat all of it.
         for field in ("delta", "message"):
@@ -239,6 +246,8 @@ class ChunkReader:
                 self._read_message(body, index, f"{where}.{field}", events)
                 if field == "delta":
                     state.said.update(name for name, value in body.items() if value)
+        if choice.get("error"):
+            raise error_in(chunk, self._head)
         self._extra({name: choice[name] for name in choice if name not in _CHOICE_FIELDS}, index, events)
         reason = choice.get("finish_reason")
         if reason:
@@ -314,7 +323,7 @@ class ChunkReader:
                 call = {"index": position, **call}
             number = call.get("index")
             if number is not None and not is_count(number):
-                refuse(f"{here}.index", number, "a number")
+                refuse(f"{here}.index", number, "a count")
             for name in ("function", "custom"):
                 if call.get(name) and not isinstance(call[name], dict):
                     refuse(f"{here}.{name}", call[name], "an object")
@@ -396,10 +405,8 @@ def _parse(data: str) -> Any:
         if len(data) > 2 * MAX_DEPTH:
             check(data)
         return json.loads(data)
-    except json.JSONDecodeError as exc:
-        raise ProtocolError(f"not a chat completion chunk: {exc.msg}: {excerpt(data, exc.pos)}") from exc
-    except (RecursionError, ValueError) as exc:  # nested too deep, too many values, a number with too many digits
-        raise ProtocolError(f"not a chat completion chunk: {exc}: {excerpt(data)}") from exc
+    except (RecursionError, ValueError) as exc:  # also: nested too deep, too many values, too many digits
+        raise ProtocolError(f"not a chat completion chunk: {excerpt_around(data, exc)}") from exc
 
 
 def _check_length(where: str, values: list[Any]) -> None:

@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-MAX_MESSAGE = 500
-"""Characters of an answer that are shown where it has no message."""
+from .excerpt import MAX_MESSAGE, printable
+from .json_text import loads
 
 _MAX_DEPTH = 6  # how deep words are looked for
 _MAX_ITEMS = 10  # of a list of errors
+_MAX_QUOTED = 64 * 1024  # characters of JSON that a message consists of
 
 _WORDS = (
     "message",
@@ -24,19 +25,19 @@ _WORDS = (
     "error_message",
     "errorMessage",
     "error_msg",
+    "errmsg",
+    "status_msg",
     "error_description",
-    "description",
-    "reason",
     "errors",
-    "title",
 )
-_CODES = ("code", "error_code", "errorCode")
+_OTHER_WORDS = ("description", "reason", "title")  # which stand in what is no error, too
+_AROUND = ("response", "base_resp", "innererror")  # what errors are put into, beside `error`
+_CODES = ("code", "error_code", "errorCode", "errcode", "status_code")
+_TYPES = ("type", "error_type", "errorType")
 _STATUSES = ("status", "status_code", "statusCode", "http_status", "code")
-_FINE = (None, "", 0, "0", 200, "200", "200 OK")  # codes that say that nothing is wrong; False is 0
 
+_FINE = re.compile("|0|0.0|none|false|ok|success|2[0-9][0-9]( .*)?", re.IGNORECASE)  # codes: nothing is wrong
 _STATUS = re.compile("([45][0-9][0-9])(?: [A-Za-z_ -]+)?")  # such as "429" or "429 TOO_MANY_REQUESTS"
-_ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
-_CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f]")
 
 
 class Envelope(NamedTuple):
@@ -45,20 +46,21 @@ class Envelope(NamedTuple):
     Attributes:
         message: its words; where there are none, the fields that there are, as JSON; `""` if it says nothing at all.
         code: the service's own name or number for what went wrong.
-        type: the same more broadly, from OpenAI's field of that name.
         status: the HTTP status that it names, 400 to 599.
+        names: all that it calls itself, codes and types, in lower case.
     """
 
     message: str
     code: str | None = None
-    type: str | None = None
     status: int | None = None
+    names: frozenset[str] = frozenset()
 
 
 def read_error(answer: Any) -> Envelope:
     """Read an error, in whatever shape of JSON it comes."""
-    message = _words(answer) or _fields(answer)
-    return Envelope(unescaped(message), _code(answer), _type(answer), _status(answer))
+    walk = _Walk()
+    message = walk.words(answer) or _as_json(walk.wordless) or _fields(answer)
+    return Envelope(printable(message), walk.code, walk.status, frozenset(walk.names))
 
 
 def is_error(answer: Any) -> bool:
@@ -70,61 +72,116 @@ def is_error(answer: Any) -> bool:
     if answer.get("error") or "error" in (answer.get("object"), answer.get("type")):
         return True
     if answer.get("choices") or str(answer.get("object")).startswith("chat.completion"):
-        return False
-    codes = [answer[name] for name in _CODES if name in answer]
-    if codes:
-        return any(code not in _FINE for code in codes if not isinstance(code, (dict, list)))
-    return any(
-        isinstance(answer.get(name), (str, list)) and _words(answer[name]) for name in ("message", "msg", "detail")
-    )
+        return bool(_errors_of_choices(answer))
+    walk = _Walk()
+    walk.words(answer)
+    if walk.failed:
+        return True
+    if answer.get("data") or answer.get("success") or any(answer.get(name) not in (None, "") for name in _CODES):
+        return False  # it is what was asked for, or says that all is fine
+    return any(_Walk().words(answer.get(name)) for name in _WORDS)
 
 
-def unescaped(text: str) -> str:
-    r"""Show the characters that `\u` escapes stand for, and what can't be encoded as U+FFFD."""
-    text = _ESCAPES.sub(_characters, text)
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+class _Walk:
+    """One way through an error: its words, and all that it calls itself, wherever that stands.
+
+    Attributes:
+        code, status: see `Envelope`; those of the innermost object go before.
+        names: see `Envelope`.
+        wordless: what stands where words should be, and has none.
+        failed: a code or status says that something is wrong.
+    """
+
+    def __init__(self) -> None:
+        self.code: str | None = None
+        self.status: int | None = None
+        self.names: set[str] = set()
+        self.wordless: Any = None
+        self.failed = False
+
+    def words(self, value: Any, depth: int = 0) -> str:
+        """Return the words in a value, or `""`."""
+        if isinstance(value, str):
+            return self._quoted(value.strip(), depth)
+        if depth == _MAX_DEPTH:
+            return ""
+        if isinstance(value, list):
+            return "; ".join(filter(None, (self.words(item, depth + 1) for item in value[:_MAX_ITEMS])))
+        if not isinstance(value, dict):
+            return ""
+        found = ""
+        for name, candidate in _candidates(value):
+            words = self.words(candidate, depth + 1)  # also behind the first ones, for there may be a code
+            found = found or words
+            if not words and name in _WORDS and isinstance(candidate, dict):
+                self.wordless = self.wordless or candidate
+        self._note(value)
+        metadata = value.get("metadata")
+        if isinstance(metadata, dict):  # of OpenRouter's, which has the words of the service behind it there
+            behind = self.words(metadata.get("raw"), depth + 1)
+            found = ": ".join(filter(None, (found, behind)))
+        return f"{_place(value)}{found}" if found else ""
+
+    def _quoted(self, text: str, depth: int) -> str:
+        """The words of a text, which may be JSON that another service has said."""
+        if text.startswith("{") and text.endswith("}") and len(text) <= _MAX_QUOTED and depth < _MAX_DEPTH:
+            try:
+                value = loads(text)
+            except ValueError:
+                return text
+            return self.words(value, depth + 1) or text
+        return text
+
+    def _note(self, fields: dict[str, Any]) -> None:
+        """Take note of what an object calls itself."""
+        for name in _CODES:
+            code = fields.get(name)
+            if isinstance(code, (str, int, float)):
+                self.failed |= not _FINE.fullmatch(str(code))
+                if code != "" and not isinstance(code, (bool, float)):
+                    self.code = self.code or str(code)
+                    self.names.add(str(code).lower())
+        for name in _TYPES:
+            kind = fields.get(name)
+            if isinstance(kind, str):
+                self.names.add(kind.lower())
+                self.failed |= kind.endswith((".failed", ".error"))
+        for name in _STATUSES:
+            value = fields.get(name)
+            match = _STATUS.fullmatch(str(value)) if isinstance(value, (str, int)) else None
+            if match:
+                self.status = self.status or int(match[1])
+        self.failed |= (
+            self.status is not None
+            or fields.get("success") is False
+            or fields.get("status") in ("error", "failed", "failure", "fail")
+        )
 
 
-def _characters(match: re.Match[str]) -> str:
-    characters: str = json.loads(f'"{match[0]}"')
-    return match[0] if _CONTROL.search(characters) else characters  # no terminal is to obey them
-
-
-def shortened(text: str) -> str:
-    """The beginning of a text, in one line."""
-    return " ".join(text.split())[:MAX_MESSAGE]
-
-
-def _words(value: Any, depth: int = 0) -> str:
-    """The words in an error, or `""`."""
-    if isinstance(value, str):
-        return value.strip()
-    if depth == _MAX_DEPTH:
-        return ""
-    if isinstance(value, list):
-        return "; ".join(filter(None, (_words(item, depth + 1) for item in value[:_MAX_ITEMS])))
-    if not isinstance(value, dict):
-        return ""
-    for candidate in _candidates(value):
-        words = _words(candidate, depth + 1)
-        if not words and isinstance(candidate, dict) and candidate is not value.get("error"):
-            words = _fields(candidate)  # a message is an object of the service's own
-        if words:
-            return f"{_place(value)}{words}"
-    return ""
-
-
-def _candidates(fields: dict[str, Any]) -> Iterator[Any]:
-    """The values that may hold the words, the best ones first."""
+def _candidates(fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The values that may hold the words, with their names, the best ones first."""
     error = fields.get("error")
     if isinstance(error, (dict, list)):
-        yield error
-    yield from (fields.get(name) for name in _WORDS)
+        yield "error", error
+    yield from ((name, fields.get(name)) for name in _WORDS)
+    errors = fields.get("errors")
+    if isinstance(errors, dict):  # ASP.NET has lists of words by the fields of the request
+        yield "errors", [{"loc": [name], "message": words} for name, words in errors.items()]
+    yield from ((name, fields.get(name)) for name in _OTHER_WORDS)
     # In Spring's page, it is the name of the status.
     if isinstance(error, str):
-        yield error
+        yield "error", error
     if any(name in fields for name in _CODES):
-        yield fields.get("text")
+        yield "text", fields.get("text")
+    yield from ((name, fields.get(name)) for name in _AROUND if isinstance(fields.get(name), dict))
+    yield "choices", _errors_of_choices(fields)
+
+
+def _errors_of_choices(fields: dict[str, Any]) -> list[Any]:
+    choices = fields.get("choices")
+    if not isinstance(choices, list):
+        return []
+    return [choice["error"] for choice in choices if isinstance(choice, dict) and choice.get("error")]
 
 
 def _place(fields: dict[str, Any]) -> str:
@@ -136,56 +193,14 @@ def _place(fields: dict[str, Any]) -> str:
 def _fields(answer: Any) -> str:
     """What is there to be shown where there are no words."""
     error = answer.get("error") if isinstance(answer, dict) else None
-    shown = error if isinstance(error, (dict, list)) and error else answer
-    if isinstance(shown, dict):
-        shown = {name: value for name, value in shown.items() if not _is_empty(value)}
-    return "" if _is_empty(shown) else _as_json(shown)
+    return _as_json(error if isinstance(error, (dict, list)) and error else answer)
+
+
+def _as_json(value: Any) -> str:
+    if isinstance(value, dict):
+        value = {name: each for name, each in value.items() if not _is_empty(each)}
+    return "" if _is_empty(value) else json.dumps(value, ensure_ascii=False)[:MAX_MESSAGE]
 
 
 def _is_empty(value: Any) -> bool:
     return value in (None, [], {}) or (isinstance(value, str) and not value.strip())
-
-
-def _as_json(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False)[:MAX_MESSAGE]
-    except RecursionError:
-        return ""
-
-
-def _objects(answer: Any) -> Iterator[dict[str, Any]]:
-    """The objects that may have a code: the error's own first."""
-    if isinstance(answer, list):
-        for item in answer[:1]:
-            yield from _objects(item if isinstance(item, dict) else None)
-    elif isinstance(answer, dict):
-        error = answer.get("error")
-        if isinstance(error, list):
-            error = error[0] if error else None
-        if isinstance(error, dict):
-            yield error
-        yield answer
-
-
-def _code(answer: Any) -> str | None:
-    for fields in _objects(answer):
-        for name in _CODES:
-            value = fields.get(name)
-            if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
-                return str(value)
-    return None
-
-
-def _type(answer: Any) -> str | None:
-    types = (fields.get("type") for fields in _objects(answer))
-    return next((value for value in types if isinstance(value, str)), None)
-
-
-def _status(answer: Any) -> int | None:
-    for fields in _objects(answer):
-        for name in _STATUSES:
-            value = fields.get(name)
-            match = _STATUS.fullmatch(str(value)) if isinstance(value, (str, int)) else None
-            if match:
-                return int(match[1])
-    return None

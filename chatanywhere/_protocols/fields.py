@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, NoReturn
 
 from .._errors import ProtocolError
 from .._types import Usage
 from .excerpt import excerpt
+
+_SHOWN = 40  # characters of a number
 
 
 def read_usage(counts: dict[str, Any]) -> Usage | None:
@@ -68,5 +71,5 @@ def refuse(where: str, value: Any, wanted: str) -> NoReturn:
     if isinstance(value, (list, dict)):
         shown = "a list" if isinstance(value, list) else "an object"
     else:
-        shown = excerpt(value) if isinstance(value, str) else "null" if value is None else f"a {type(value).__name__}"
+        shown = excerpt(value) if isinstance(value, str) else json.dumps(value)[:_SHOWN]
     raise ProtocolError(f"not a chat completion chunk: {where} is {shown}, not {wanted}")

@@ -21,6 +21,9 @@ _AT_ONCE = 100_000  # values that are read without a pause, which takes some hun
 _LONG_EVENT = 1_000_000  # values of a text that has to be read without a pause
 _TURN = 2000  # values that are read between two pauses
 
+_MAX_BARE_LINES = 200
+_MAX_BARE_LINE = 64 * 1024  # characters
+
 _BRACKETS = b"[]{}"
 _STEPS = bytes.maketrans(_BRACKETS, b"\x01\xff\x01\xff")  # as signed numbers: one level down, one up
 _OTHERS = bytes(set(range(256)) - set(_BRACKETS))
@@ -31,10 +34,12 @@ class JSONText:
 
     Args:
         limit: the bytes that it may have.
+        charset: the encoding that it is labelled with, for what is not UTF-8; `""` if there is none.
     """
 
-    def __init__(self, limit: int = MAX_JSON) -> None:
+    def __init__(self, limit: int = MAX_JSON, charset: str = "") -> None:
         self._limit = limit
+        self._charset = charset
         self._content = bytearray()
 
     def feed(self, block: bytes) -> None:
@@ -52,14 +57,41 @@ class JSONText:
         """Return the text, and keep nothing of it.
 
         Raises:
-            ValueError: it is not UTF-8.
+            ValueError: it is not UTF-8, nor what it is labelled as.
         """
         content, self._content = self._content, bytearray()
-        return content.decode("utf-8-sig")
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            if not self._charset:
+                raise
+            return content.decode(self._charset)
 
     def read(self) -> Generator[None, None, Any]:
         """Take the text, and read it as `read` does."""
         return (yield from read(self.take()))
+
+
+class BareJSON:
+    """JSON that stands bare among the lines of something else, each value in one line, or pretty-printed."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> Any:
+        """Return the array or object that a line completes; None if it completes none."""
+        lines = self._lines
+        begins = line.startswith(("{", "[{")) or line.rstrip() == "["
+        if begins:
+            lines.clear()
+        if (begins or lines) and len(lines) < _MAX_BARE_LINES and len(line) < _MAX_BARE_LINE:
+            lines.append(line)
+        if line.rstrip().endswith(("}", "]")) and (len(lines) == 1 or line.startswith(("}", "]"))):
+            try:
+                return loads("\n".join(lines))
+            except ValueError:
+                pass  # it goes on, or is none
+        return None
 
 
 def read(text: str) -> Generator[None, None, Any]:

@@ -9,11 +9,11 @@ from .._errors import ProtocolError, StreamInterruptedError
 from .._types import Event, Messages
 from . import sse
 from .chunks import ChunkReader
-from .excerpt import excerpt_around
-from .json_text import MAX_JSON, JSONText, read
-from .protocol import ChatProtocol, Decoder, Endpoint, JSONDecoder, bearer
-from .service import media_type
-from .text import TextDecoder, Utf8Decoder
+from .excerpt import beginning
+from .head import AnswerHead
+from .json_text import MAX_JSON, JSONText
+from .protocol import ChatProtocol, Decoder, Endpoint, JSONDecoder, bearer, read_answer
+from .text import NoAnswerDecoder, Utf8Decoder
 
 
 def _chat_headers(base_url: str, api_key: str | None) -> dict[str, str]:
@@ -27,18 +27,18 @@ def _model_ids(answer: Any) -> list[str]:
     return ids
 
 
-MODELS = Endpoint("GET", "/models", lambda _, max_json: JSONDecoder(_model_ids, "a list of models", max_json))
+MODELS = Endpoint("GET", "/models", lambda head, max_json: JSONDecoder(_model_ids, "a list of models", max_json, head))
 """Lists the models."""
 
 
 class _AnyDecoder:
     """Decides by the first bytes what an answer is, since they say it better than its `Content-Type`."""
 
-    def __init__(self, content_type: str, max_json: int = MAX_JSON) -> None:
+    def __init__(self, head: AnswerHead, max_json: int = MAX_JSON) -> None:
         self.done = False
         self.ended = 0
         self.chunks: list[str] = []
-        self._type = media_type(content_type)
+        self._head = head
         self._max_json = max_json
         self._begin = b""
         self._decoder: Decoder[Event] | None = None
@@ -69,17 +69,18 @@ class _AnyDecoder:
             return None
         start = begin.removeprefix(_BOM).lstrip()[:_SEEN]
         if start[:1] in (b"{", b"["):
-            return _ObjectDecoder(self._max_json)
+            return _ObjectDecoder(self._head, self._max_json)
         if start[:1] == b"<":
-            return TextDecoder(maybe_page=True, text_allowed=False)
-        if start and (start.startswith(_FIELDS) or self._type not in ("text/html", "application/json")):
-            return _EventDecoder()
+            return NoAnswerDecoder(self._head)
+        if start and (start.startswith(_FIELDS) or self._head.media_type not in ("text/html", "application/json")):
+            return _EventDecoder(self._head)
         return None if any(field.startswith(start) for field in _FIELDS) else self._as_labelled()
 
     def _as_labelled(self) -> Decoder[Event]:
-        if self._type == "text/html":
-            return TextDecoder(maybe_page=True, text_allowed=False)
-        return _ObjectDecoder(self._max_json) if self._type == "application/json" else _EventDecoder()
+        if self._head.media_type == "text/html":
+            return NoAnswerDecoder(self._head)
+        is_json = self._head.media_type == "application/json"
+        return _ObjectDecoder(self._head, self._max_json) if is_json else _EventDecoder(self._head)
 
     def finish(self, events: list[Event]) -> Iterator[None]:
         decoder = self._decoder
@@ -101,14 +102,19 @@ _SEEN = max(map(len, _FIELDS))
 _MAX_BLANKS = 64 * 1024
 
 
+def _with_words(what: str, lines: list[str]) -> str:
+    """Say what is wrong, and what came that is no part of an answer: it may be words of the service."""
+    return f"{what}: {beginning(chr(10).join(lines))}" if lines else what
+
+
 class _EventDecoder:
     """Chat completion chunks as Server-Sent Events."""
 
-    def __init__(self) -> None:
+    def __init__(self, head: AnswerHead) -> None:
         self.done = False
         self._utf8 = Utf8Decoder()
         self._sse = sse.EventStreamDecoder()
-        self._reader = ChunkReader()
+        self._reader = ChunkReader(head)
         self.chunks = self._reader.chunks
 
     @property
@@ -137,7 +143,7 @@ class _EventDecoder:
 
     def _end(self, done: bool) -> None:
         if done and self._reader.is_empty:
-            raise ProtocolError(NOTHING)
+            raise ProtocolError(_with_words(NOTHING, self._sse.unknown + self._reader.shown))
         self.done = done
 
     def finish(self, events: list[Event]) -> None:
@@ -153,7 +159,11 @@ class _EventDecoder:
         self._end(done)
         if self.done or self._reader.ended:
             return
-        raise StreamInterruptedError("the stream ended with neither a finish reason nor [DONE]")
+        unknown = self._sse.unknown
+        if unknown and not (self.chunks or self._sse.has_comments):
+            raise ProtocolError(_with_words("the answer is text", unknown))
+        what = "the stream ended with neither a finish reason nor [DONE]"
+        raise StreamInterruptedError(_with_words(what, unknown + self._reader.shown))
 
 
 class _ObjectDecoder:
@@ -161,9 +171,9 @@ class _ObjectDecoder:
 
     done = False
 
-    def __init__(self, max_json: int) -> None:
-        self._text = JSONText(max_json)
-        self._reader = ChunkReader()
+    def __init__(self, head: AnswerHead, max_json: int) -> None:
+        self._text = JSONText(max_json, head.charset)
+        self._reader = ChunkReader(head)
         self.chunks = self._reader.chunks
 
     @property
@@ -174,21 +184,13 @@ class _ObjectDecoder:
         self._text.feed(block)
 
     def finish(self, events: list[Event]) -> Iterator[None]:
-        text = ""
-        try:
-            text = self._text.take()
-            value = yield from read(text)
-        except UnicodeDecodeError as exc:
-            raise ProtocolError("the answer is not UTF-8") from exc
-        except (RecursionError, ValueError) as exc:
-            what = excerpt_around(text, exc) if text.strip() else "it is empty"
-            raise ProtocolError(f"the answer is not a chat completion: {what}") from exc
+        text, value = yield from read_answer(self._text, "a chat completion")
         try:
             self._reader.add(value, text, events)
         finally:
             self._reader.flush(events, last=True)
         if self._reader.is_empty:
-            raise ProtocolError(NOTHING)
+            raise ProtocolError(_with_words(NOTHING, self._reader.shown))
 
 
 class OpenAIProtocol(ChatProtocol):

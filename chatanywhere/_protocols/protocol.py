@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from .._errors import ProtocolError
+from .excerpt import beginning, excerpt_around
+from .head import UNKNOWN, AnswerHead
 from .json_body import encode_json, fields_of
-from .json_text import MAX_JSON, JSONText
+from .json_text import MAX_JSON, JSONText, read
+from .page import is_page, page_summary
+from .service import error_within
 
 if TYPE_CHECKING:
     from .._types import Event, Message, Messages, MessagesLike
@@ -57,26 +61,57 @@ class JSONDecoder(Generic[T]):
             that the value is not what was asked for.
         what: what was asked for, for the error.
         max_json: the bytes that the answer may have.
+        head: what is known of the answer, for its errors.
     """
 
     done = False
     ended = 0
 
-    def __init__(self, parse: Callable[[Any], T], what: str, max_json: int = MAX_JSON) -> None:
+    def __init__(
+        self, parse: Callable[[Any], T], what: str, max_json: int = MAX_JSON, head: AnswerHead = UNKNOWN
+    ) -> None:
         self.chunks: list[str] = []
         self._parse = parse
         self._what = what
-        self._text = JSONText(max_json)
+        self._head = head
+        self._text = JSONText(max_json, head.charset)
 
     def feed(self, block: bytes, events: list[T]) -> None:
         self._text.feed(block)
 
     def finish(self, events: list[T]) -> Iterator[None]:
+        text, value = yield from read_answer(self._text, self._what)
+        error = error_within(value, self._head)
+        if error is not None:
+            raise error
         try:
-            value = yield from self._text.read()
             events.append(self._parse(value))
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as exc:
-            raise ProtocolError(f"the answer is not {self._what}") from exc
+            raise ProtocolError(f"the answer is not {self._what}: {beginning(text)}") from exc
+
+
+def read_answer(content: JSONText, what: str) -> Generator[None, None, tuple[str, Any]]:
+    """Return an answer that is one JSON value, as text too. Yields where that takes long.
+
+    Args:
+        content: the whole of it.
+        what: what was asked for, for the error.
+
+    Raises:
+        ProtocolError: it is something else.
+    """
+    text = ""
+    try:
+        text = content.take()
+        value = yield from read(text)
+    except UnicodeDecodeError as exc:
+        raise ProtocolError(f"the answer is not {what}: it is not UTF-8") from exc
+    except (RecursionError, ValueError) as exc:
+        if is_page(text):
+            raise ProtocolError(page_summary(text)) from exc
+        found = excerpt_around(text, exc) if text.strip() else "it is empty"
+        raise ProtocolError(f"the answer is not {what}: {found}") from exc
+    return text, value
 
 
 def bearer(base_url: str, api_key: str | None) -> dict[str, str]:
@@ -91,8 +126,8 @@ class Endpoint(Generic[T]):
     Attributes:
         method: the HTTP method; `"GET"` sends no body.
         path: what follows the base URL, such as `https://host/v1`.
-        decoder: makes a decoder for an answer with this `Content-Type`, of which JSON that is read at once may have
-            so many bytes.
+        decoder: makes a decoder for an answer with this head, of which JSON that is read at once may have so many
+            bytes.
         headers: makes the headers of a request from the base URL and the key; this is how the key is sent.
         encode: writes the body.
         added: fields of the body that the caller has not asked for, and that the answer is worth having without: a
@@ -104,7 +139,7 @@ class Endpoint(Generic[T]):
 
     method: str
     path: str
-    decoder: Callable[[str, int], Decoder[T]]
+    decoder: Callable[[AnswerHead, int], Decoder[T]]
     headers: Callable[[str, str | None], dict[str, str]] = bearer
     encode: Callable[[Mapping[str, Any]], bytes] = encode_json
     added: tuple[str, ...] = ()

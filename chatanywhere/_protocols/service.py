@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from .._errors import (
     APIStatusError,
@@ -24,8 +22,12 @@ from .._errors import (
     RateLimitError,
     UnprocessableEntityError,
 )
-from .envelope import Envelope, is_error, read_error, shortened, unescaped
-from .json_text import MAX_DEPTH
+from .envelope import Envelope, is_error, read_error
+from .excerpt import printable, shortened
+from .head import UNKNOWN, AnswerHead
+from .json_text import BareJSON, loads
+from .page import is_page, page_summary
+from .sse import EventStreamDecoder, StrayLine
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -51,114 +53,128 @@ class _Known(NamedTuple):
     """An error that is recognised.
 
     Attributes:
-        hint: cause and remedy; `{here}` is the host, and `{keys}` where keys are given out, if that is known.
-        phrases: parts of messages that have stayed the same.
-        codes: the whole `code` or `type`.
-        elsewhere: the hint for hosts that are not ChatAnywhere's, if it is another one.
+        hint: cause and remedy, as they are true of any service; `{here}` is who was asked.
+        codes: whole names, in lower case; in a message they mean the same.
+        phrases: patterns of parts of messages that have stayed the same.
+        ours: the hint where ChatAnywhere itself was asked, if more is known then.
     """
 
     kind: type[APIStatusError]
     hint: str
-    phrases: Sequence[str] = ()
     codes: Sequence[str] = ()
-    elsewhere: str | None = None
+    phrases: Sequence[str] = ()
+    ours: str = ""
 
 
-_WRONG_KEY = "The key is not valid {here}. Check api_key= or CHATANYWHERE_API_KEY{keys}."
+_WRONG_KEY = "The key is not valid {here}. Check api_key= or CHATANYWHERE_API_KEY, and base_url=."
+_NOT_FOUND = "There is no such path or model {here}. Check model= and base_url=."
+_SHORTEN = "Shorten the messages or leave out old turns"
 
 _KNOWN = (
-    # OpenAI's codes, which others have taken over, and llama.cpp's.
+    # Codes and words of OpenAI, and of many others.
     _Known(
         QuotaExceededError,
         "The quota of the key or of its account is spent {here}. Top the account up, or use another key.",
-        codes=("insufficient_quota",),
+        (
+            "insufficient_quota",
+            "exceeded_current_quota_error",
+            "insufficient_user_quota",
+            "billing_hard_limit_reached",
+        ),
     ),
     _Known(
         PromptTooLongError,
-        "The prompt, with max_tokens, is longer than the model takes. Shorten the messages or leave out old turns, "
+        f"The prompt, with max_tokens, is longer than the model takes. {_SHORTEN}, "
         "lower max_tokens=, or choose a model= that takes more.",
-        ("maximum context length is", "ContextWindowExceededError"),
-        ("context_length_exceeded", "exceed_context_size_error"),
+        ("context_length_exceeded", "exceed_context_size_error", "contextwindowexceedederror"),
+        (
+            "maximum context length",
+            "prompt is too long",
+            "exceed context limit",
+            "exceeds the maximum number of tokens",
+            r"`inputs` tokens \+ `max_new_tokens` must be",
+            "`inputs` must have less than",
+        ),
     ),
-    _Known(NotFoundError, "There is no such model {here}. Choose another model=.", codes=("model_not_found",)),
-    # ChatAnywhere's messages.
+    _Known(NotFoundError, _NOT_FOUND, ("model_not_found", "deploymentnotfound")),
+    # ChatAnywhere's messages, which relays pass on.
     _Known(
         AuthenticationError,
-        "The call went to OpenAI, not to ChatAnywhere: the base URL is not applied. Set base_url= or "
-        "CHATANYWHERE_BASE_URL to https://api.chatanywhere.tech (abroad: https://api.chatanywhere.org).",
-        ("Incorrect API key provided",),
-        elsewhere=_WRONG_KEY,
+        _WRONG_KEY,
+        phrases=("Incorrect API key provided", "wrong api key", "ApiKey错误"),
+        ours=f"{_WRONG_KEY} Keys are given out at {KEY_PAGE}.",
     ),
-    _Known(AuthenticationError, _WRONG_KEY, ("wrong api key", "ApiKey错误")),
     _Known(
         AuthenticationError,
         "The key has been suspended {here}. Ask the service why, or set another one as api_key= or "
-        "CHATANYWHERE_API_KEY{keys}.",
-        ("api key has been suspended",),
+        "CHATANYWHERE_API_KEY.",
+        phrases=("api key has been suspended",),
     ),
     _Known(
         QuotaExceededError,
-        "The free quota of the day is spent; it counts per key and per IP address, for some models also per model. "
-        "It resets at 00:00 (probably UTC+8). Wait until then, or use a paid key.",
-        ("免费API限制每日", "requests per day"),
+        "The requests of the day are spent {here}. Wait until the next one, or use another key.",
+        phrases=("免费API限制每日", "limited to [0-9]+ requests per day"),
+        ours="The free quota of the day is spent; it counts per key and per IP address, for some models also per "
+        "model. It resets at 00:00 (probably UTC+8). Wait until then, or use a paid key.",
     ),
     _Known(
         PromptTooLongError,
-        "A free key sends at most 4096 tokens in one call. Shorten the messages or leave out old turns, "
-        "or use a paid key.",
-        ("免费API限制模型输入token小于4096", "number of prompt tokens for free accounts is limited"),
+        f"The key may not send so many tokens in one call. {_SHORTEN}, or use another key.",
+        phrases=("免费API限制模型输入token小于4096", "number of prompt tokens for free accounts is limited"),
+        ours=f"A free key sends at most 4096 tokens in one call. {_SHORTEN}, or use a paid key.",
     ),
     _Known(
         ModelNotAllowedError,
-        "A free key may not use this model, or this endpoint (/v1/completions is closed to it). "
+        "The key may not use this model, or this endpoint, {here}. Choose another model=, or use another key.",
+        phrases=("免费API限制使用", "free account is limited to use"),
+        ours="A free key may not use this model, or this endpoint (/v1/completions is closed to it). "
         "Choose another model=, or use a paid key.",
-        ("免费API限制使用", "free account is limited to use"),
     ),
     _Known(
         InsufficientBalanceError,
-        "The balance does not cover what the call may cost, which is reserved ahead from the prompt and max_tokens. "
-        "Lower max_tokens=, or top up the account.",
-        ("账户余额过低", "balance is not sufficient"),
+        "The balance does not cover what the call may cost. Lower max_tokens=, or top up the account.",
+        phrases=("账户余额过低", "balance is not sufficient"),
+        ours="The balance does not cover what the call may cost, which is reserved ahead from the prompt and "
+        "max_tokens. Lower max_tokens=, or top up the account.",
     ),
     _Known(
         PermissionDeniedError,
-        "The service refuses your IP address. Try the other host as base_url=, or proxy=.",
-        ("请求客户端IP不支持访问",),
+        "The service refuses your IP address. Try another host as base_url=, or proxy=.",
+        phrases=("请求客户端IP不支持访问",),
     ),
     _Known(
         InternalServerError,
         "The model behind the service answered nothing. It usually passes: try again.",
-        ("模型无返回结果", "No response, please try again"),
+        phrases=("模型无返回结果", "No response, please try again"),
     ),
 )
 
-_HINTS = {
-    401: _WRONG_KEY,
-    404: "There is nothing at this path. Check base_url=: it is the host alone, with or without /v1.",
-    429: "Too many requests for the moment. Wait a little, or raise Retry(attempts=…).",
+_BY_STATUS_ALONE = {
+    401: _Known(AuthenticationError, _WRONG_KEY, ours=f"{_WRONG_KEY} Keys are given out at {KEY_PAGE}."),
+    404: _Known(NotFoundError, _NOT_FOUND),
+    429: _Known(RateLimitError, "Too many requests for the moment. Wait a little, or raise Retry(attempts=…)."),
 }
+
+_NO_KEY = "A key is wanted {here}, and protocol='web' sends none. Use protocol='openai'."
+_REDIRECT = "A request is not sent again elsewhere, because it carries the key. If the target is right, set base_url=."
 
 NO_REASON = "the service gave no reason"
 
 MAX_ERROR_BYTES = 64 * 1024
 """Bytes that are read of an answer with an error status."""
 
+_DESCRIBED = re.compile(r'error_description="((?:[^"\\]|\\.){1,500})"')
+
 
 class ErrorDecoder:
-    """Reads the body of an answer with an error status; the error is raised when enough of it has come.
-
-    Args:
-        base_url: what was asked, for the hint.
-    """
+    """Reads the body of an answer with an error status; the error is raised when enough of it has come."""
 
     done = False
     ended = 0
 
-    def __init__(self, status: int, headers: Mapping[str, str], base_url: str | None = None) -> None:
+    def __init__(self, head: AnswerHead) -> None:
         self.chunks: list[str] = []
-        self._status = status
-        self._headers = headers
-        self._base_url = base_url
+        self._head = head
         self._content = bytearray()
 
     def feed(self, block: bytes, events: list[Any]) -> None:
@@ -171,134 +187,126 @@ class ErrorDecoder:
 
     def error(self) -> APIStatusError:
         """Return what is known by now."""
-        error = error_from(self._status, self._headers, bytes(self._content[:MAX_ERROR_BYTES]), self._base_url)
-        error.request_id = self._headers.get("x-request-id")
-        return error
+        return error_from(self._head, bytes(self._content[:MAX_ERROR_BYTES]))
 
 
-def error_from(status: int, headers: Mapping[str, str], content: bytes, base_url: str | None = None) -> APIStatusError:
-    """Read the answer with an error status.
+def error_from(head: AnswerHead, content: bytes) -> APIStatusError:
+    """Read an answer with an error status, or one that redirects.
 
     Args:
-        status: of the answer, not 2xx.
-        headers: with case-insensitive keys.
+        head: its status is not 2xx.
         content: as much of the body as was read.
-        base_url: what was asked, for the hint; None if it is not known.
     """
-    text = content.decode("utf-8", "replace")
-    body: object = text
-    try:
-        parsed = _parse(text)
-    except (RecursionError, ValueError):
-        page = media_type(headers.get("content-type", "")) == "text/html" or text.lstrip()[:1] == "<"
-        envelope = Envelope(page_summary(text) if page else unescaped(shortened(text)))
-    else:
-        envelope = read_error(parsed)
-        if _is_shallow(parsed):
-            body = parsed
-        else:
-            envelope = Envelope(envelope.message or shortened(text))
-    hint = None
-    if 300 <= status < 400:
-        envelope = Envelope(f"the server redirects to {headers.get('location')!r}")
-        hint = (
-            "A request is not sent again elsewhere, because it carries the key. If the target is right, set base_url=."
-        )
-    return _status_error(status, envelope, body, headers, hint, base_url)
+    envelope, body = _read_body(head.decode(content))
+    location = head.headers.get("location")
+    if 300 <= head.status < 400 and location:
+        target = f"the server redirects to {location!r}"
+        envelope = Envelope(f"{target}: {envelope.message}" if envelope.message else target)
+        return _status_error(head, head.status, envelope, body, _REDIRECT)
+    return _status_error(head, head.status, envelope, body)
 
 
-def _parse(text: str) -> Any:
-    """Read JSON, bare or as the data of one server-sent event.
-
-    Raises:
-        ValueError, RecursionError: it is none.
-    """
-    text = text.lstrip("\ufeff")
-    try:
-        return json.loads(text)
-    except ValueError:
-        data = [line.removeprefix("data:") for line in text.splitlines() if line.startswith("data:")]
-        return json.loads(data[0] if data else text)
-
-
-def _is_shallow(value: Any) -> bool:
-    """Whether a body can be gone through without running out of stack."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            item
-            for each in level
-            if isinstance(each, (dict, list))
-            for item in (each.values() if isinstance(each, dict) else each)
-        ]
-        if not level:
-            return True
-    return False
-
-
-def error_within(answer: Any, status: int = 200) -> APIStatusError | None:
+def error_within(answer: Any, head: AnswerHead = UNKNOWN) -> APIStatusError | None:
     """Return the error that JSON inside an answer with a good status is; None if it is none.
 
     Args:
         answer: a chunk or a whole body, parsed.
-        status: of the answer; the error has it unless it names one itself.
+        head: its status is the error's, unless that names one itself.
     """
-    if not is_error(answer):
-        return None
-    return _error_in(answer, status)
+    return error_in(answer, head) if is_error(answer) else None
 
 
-def error_in_stream(error: Any) -> APIStatusError:
-    """Read what stands under `error` inside an answer whose status was 200."""
-    return _error_in({"error": error}, 200)
-
-
-def _error_in(answer: Any, status: int) -> APIStatusError:
+def error_in(answer: Any, head: AnswerHead = UNKNOWN) -> APIStatusError:
+    """Read JSON, or text, that was sent as an error inside an answer with a good status."""
     envelope = read_error(answer)
-    body = answer if _is_shallow(answer) else None
-    return _status_error(envelope.status or status, envelope, body, {})
+    return _status_error(head, envelope.status or head.status, envelope, answer)
+
+
+def _read_body(text: str) -> tuple[Envelope, object]:
+    """What the body of an error says, and what it is."""
+    if is_page(text):
+        return Envelope(page_summary(text)), text
+    try:
+        value = _parse(text)
+    except ValueError:
+        return Envelope(shortened(text)), text
+    return read_error(value), value
+
+
+def _parse(text: str) -> Any:
+    """Read JSON, bare or among server-sent events or lines: the first that is an error.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return loads(text)
+    except ValueError:
+        values: list[Any] = []
+        found: list[str] = []
+        events, bare = EventStreamDecoder(), BareJSON()
+        events.feed(text, found)
+        for data in found + events.rest():
+            value = bare.add(data) if isinstance(data, StrayLine) else _value(data)
+            if value and (isinstance(value, str) or is_error(value) or getattr(data, "event", "") == "error"):
+                return value
+            values += [] if value is None else [value]
+        if not values:
+            raise
+        return values[-1]
+
+
+def _value(data: str) -> Any:
+    """The JSON, or else the words, that are the data of an event; None if there is nothing in it."""
+    try:
+        return loads(data)
+    except ValueError:
+        return None if data.strip() in ("", "[DONE]") else data
 
 
 def _status_error(
-    status: int,
-    envelope: Envelope,
-    body: object,
-    headers: Mapping[str, str],
-    hint: str | None = None,
-    base_url: str | None = None,
+    head: AnswerHead, status: int, envelope: Envelope, body: object, hint: str | None = None
 ) -> APIStatusError:
-    message, code, its_type, _ = envelope
+    message = envelope.message or _said_by(head) or NO_REASON
     kind = _BY_STATUS.get(status, InternalServerError if status >= 500 else APIStatusError)
-    hint = hint or _HINTS.get(status)
-    host = _other_host(base_url)
-    for known in _KNOWN:
-        exact = code in known.codes or its_type in known.codes
-        if exact or any(phrase in message for phrase in known.phrases):
+    known = _BY_STATUS_ALONE.get(status)
+    for each in _KNOWN:
+        exact = any(code in envelope.names or code in message.lower() for code in each.codes)
+        if exact or any(re.search(phrase, message, re.IGNORECASE) for phrase in each.phrases):
+            known = each
             # Words decide the class only where they narrow what the status says, if that says anything.
             if exact or kind is APIStatusError or issubclass(known.kind, kind):
                 kind = known.kind
-            hint = known.elsewhere if host and known.elsewhere else known.hint
             break
+    host = head.host
+    if known and not hint:
+        hint = (host and HOST.fullmatch(host) and known.ours) or known.hint
+        hint = _NO_KEY if known.kind is AuthenticationError and not head.sends_key else hint
     error = kind(
-        message or NO_REASON,
+        message,
         status_code=status,
-        code=code,
+        code=envelope.code,
         body=body,
-        headers=headers,
-        hint=hint
-        and hint.format(
-            here=f"at {host}" if host else "here",
-            keys=f"; keys are given out at {KEY_PAGE}" if base_url and not host else "",
-        ),
+        headers=head.headers,
+        hint=hint and hint.format(here=f"at {host}" if host else "here"),
     )
-    error.retry_after = _retry_after(headers)
+    error.request_id = head.request_id
+    error.retry_after = _retry_after(head.headers)
     return error
 
 
-def _other_host(base_url: str | None) -> str | None:
-    """The host of a URL, None if it is one of ChatAnywhere's or not known."""
-    host = urlsplit(base_url).hostname if base_url else None
-    return None if host is None or HOST.fullmatch(host) else host
+def _said_by(head: AnswerHead) -> str:
+    """What the head says of an error: what RFC 6750, section 3, has, or words of the server's own behind the status."""
+    described = _DESCRIBED.search(head.headers.get("www-authenticate", ""))
+    if described:
+        return printable(re.sub(r"\\(.)", r"\1", described[1]))
+    from http import HTTPStatus
+
+    try:
+        standard = HTTPStatus(head.status).phrase
+    except ValueError:
+        standard = ""
+    return "" if head.reason.lower() == standard.lower() else printable(head.reason.strip())
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -334,41 +342,3 @@ def _date(text: str) -> datetime | None:
     except (IndexError, OverflowError, UnboundLocalError, ValueError):
         return None
     return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
-
-
-def media_type(content_type: str) -> str:
-    """The type of a `Content-Type`, without its parameters."""
-    return content_type.partition(";")[0].strip().lower()
-
-
-def page_summary(page: str) -> str:
-    """Say what page it is, for an error: its title, and the beginning of its words."""
-    title, words = _read_page(page)
-    name = f", titled {title!r}" if title else ""
-    said = f": {words}" if words and words != title else ""
-    return f"the answer is an HTML page{name}{said}"
-
-
-def _read_page(page: str) -> tuple[str, str]:
-    """The title and the words of a page, shortened. Takes linear time, whatever the page."""
-    title, words = "", []
-    inside = ""  # an element whose text is not the page's
-    _, *tags = page[:MAX_ERROR_BYTES].split("<")
-    for part in tags:
-        tag, _, text = part.partition(">")
-        name = tag[:8].lower().lstrip("/").partition(" ")[0]
-        if tag.startswith("/"):
-            inside = "" if name == inside else inside
-        elif name in ("title", "script", "style") and not inside:
-            inside = name
-        if inside == "title":
-            title = title or text
-        elif not inside and not tag.startswith("!--"):
-            words.append(text)
-    return _plain(title), _plain(" ".join(words))
-
-
-def _plain(text: str) -> str:
-    import html  # here and not above, for importing the client is to be cheap
-
-    return " ".join(html.unescape(text).split())[:200]

@@ -8,6 +8,8 @@ from __future__ import annotations
 MAX_EVENT = 16 * 1024 * 1024
 """Characters that one line, or the data of one event, may have."""
 
+_MAX_UNKNOWN = 10  # lines that are kept to be shown, and
+_MAX_SHOWN = 500  # characters of each
 _MANY = 4096  # pieces that are joined, since each costs some dozen bytes beside its characters
 
 
@@ -40,6 +42,10 @@ class EventStreamDecoder:
     stream cuts off before its blank line is not dispatched; `rest` has it for those who know better.
 
     JSON that was sent without the frame of an event is no field of the specification's; its lines are `StrayLine`s.
+
+    Attributes:
+        unknown: the first lines, shortened, that are no part of an event.
+        has_comments: there has been a line that belongs to an event stream, though to none of its data.
     """
 
     def __init__(self) -> None:
@@ -49,6 +55,8 @@ class EventStreamDecoder:
         self._begun = False
         self._after_cr = False
         self._stray = False  # there has been the beginning of what may be bare JSON
+        self.unknown: list[str] = []
+        self.has_comments = False
 
     def feed(self, text: str, found: list[str]) -> None:
         """Append to `found` the data of every event that `text` completes.
@@ -121,12 +129,16 @@ class EventStreamDecoder:
     def _note(self, line: str, found: list[str]) -> None:
         """Take a line in that is no data."""
         field, _, value = line.partition(":")
-        if field == "event":
-            self._event = value.removeprefix(" ")
-        elif field not in ("", "id", "retry"):
-            self._stray = self._stray or line.startswith("{")
-            if self._stray:
-                found.append(StrayLine(line))
+        if field in ("", "event", "id", "retry"):
+            self.has_comments = True
+            if field == "event":
+                self._event = value.removeprefix(" ")
+            return
+        if len(self.unknown) < _MAX_UNKNOWN:
+            self.unknown.append(line[:_MAX_SHOWN])
+        self._stray = self._stray or line.startswith(("{", "["))
+        if self._stray:
+            found.append(StrayLine(line))
 
     def rest(self) -> list[str]:
         """Return the data of the event that has not ended yet, its last line included, if there is one."""

@@ -1,4 +1,4 @@
-"""Text cut anywhere, and web pages that come in its place. No I/O."""
+"""Text cut anywhere, and what comes in its place. No I/O."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import codecs
 
 from .._errors import ProtocolError
 from .._types import Event, TextDelta
-from .service import page_summary
+from .excerpt import beginning
+from .head import AnswerHead
+from .page import MAX_PAGE, is_page, page_summary
 
-_TAGS = ("<!doctype html", "<html")
-_LIMIT = 64 * 1024  # characters of a page that are read for its title
+_TAGS = (b"<!doctype html", b"<html")
 
 
 class Utf8Decoder:
@@ -40,41 +41,66 @@ class TextDecoder:
     done = False
     ended = 0
 
-    def __init__(self, *, maybe_page: bool, text_allowed: bool = True) -> None:
+    def __init__(self, head: AnswerHead) -> None:
         self.chunks: list[str] = []
         self._utf8 = Utf8Decoder()
-        self._page = "" if maybe_page else None  # what may turn out to be a page; None once it is text
-        self._text_allowed = text_allowed
+        self._head = head
+        self._held = bytearray()  # what may turn out to be a page
+        self._is_text = head.media_type != "text/html"
 
     def feed(self, block: bytes, events: list[Event]) -> None:
+        if not self._is_text:
+            self._held += block
+            if self._may_be_page():
+                if len(self._held) > MAX_PAGE:
+                    raise ProtocolError(not_an_answer(self._head, bytes(self._held)))
+                return
+            self._is_text = True
+            block, self._held = bytes(self._held), bytearray()
         text, error = self._utf8.feed(block)
-        if self._page is not None:
-            self._page += text
-            text = self._decide()
-        if error and self._page and not self._is_page(self._page):
-            text = self._page
         if text:
             events.append(TextDelta(text))
         if error:
             raise error
 
-    def _decide(self) -> str:
-        """Return the text held back so far once it can't be a page."""
-        held = self._page or ""
-        start = held.lstrip()[:16].lower()
-        if not self._text_allowed or any(tag.startswith(start[: len(tag)]) for tag in _TAGS):
-            if len(held) > _LIMIT:
-                raise ProtocolError(page_summary(held))
-            return ""
-        self._page = None
-        return held
+    def _may_be_page(self) -> bool:
+        start = self._start()
+        return any(tag.startswith(start[: len(tag)]) for tag in _TAGS)
+
+    def _start(self) -> bytes:
+        return bytes(self._held).lstrip()[:16].lower()
 
     def finish(self, events: list[Event]) -> None:
-        if self._page is not None and self._is_page(self._page):
-            raise ProtocolError(page_summary(self._page))
-        if self._page:
-            events.append(TextDelta(self._page))
+        if self._start().startswith(_TAGS):
+            raise ProtocolError(not_an_answer(self._head, bytes(self._held)))
+        self._is_text = True
+        self.feed(bytes(self._held), events)
         self._utf8.finish()
 
-    def _is_page(self, text: str) -> bool:
-        return not self._text_allowed or text.lstrip()[:16].lower().startswith(_TAGS)
+
+class NoAnswerDecoder:
+    """A page, or other text where none is an answer; says what it is."""
+
+    done = False
+    ended = 0
+
+    def __init__(self, head: AnswerHead) -> None:
+        self.chunks: list[str] = []
+        self._head = head
+        self._content = bytearray()
+
+    def feed(self, block: bytes, events: list[Event]) -> None:
+        self._content += block
+        if len(self._content) > MAX_PAGE:
+            self.finish(events)
+
+    def finish(self, events: list[Event]) -> None:
+        raise ProtocolError(not_an_answer(self._head, bytes(self._content)))
+
+
+def not_an_answer(head: AnswerHead, content: bytes) -> str:
+    """Say, for an error, what came in the place of an answer."""
+    text = head.decode(content)
+    if is_page(text):
+        return page_summary(text)
+    return f"the answer is text: {beginning(text)}" if text.strip() else "the answer is empty"

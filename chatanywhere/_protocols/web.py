@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._types import Event, Messages
+from .head import AnswerHead
 from .json_text import MAX_JSON
 from .protocol import ChatProtocol, Decoder, Endpoint
-from .service import media_type
 from .text import TextDecoder
 
 
@@ -25,8 +25,8 @@ def _page_headers(base_url: str, api_key: str | None) -> dict[str, str]:
     }
 
 
-def _decoder(content_type: str, max_json: int = MAX_JSON) -> Decoder[Event]:
-    return TextDecoder(maybe_page=media_type(content_type) == "text/html")
+def _decoder(head: AnswerHead, max_json: int = MAX_JSON) -> Decoder[Event]:
+    return TextDecoder(head)
 
 
 class WebProtocol(ChatProtocol):

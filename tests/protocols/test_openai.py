@@ -11,7 +11,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from decoding import CHUNKS, DONE, STARTED, STOP, USAGE, chunk, cuts, feed, joined, openai, sse, web
+from decoding import CHUNKS, DONE, STARTED, STOP, USAGE, chunk, cuts, decoder_for, feed, joined, openai, sse, web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +34,7 @@ from chatanywhere._errors import (
 )
 from chatanywhere._protocols import find_protocol
 from chatanywhere._protocols import sse as event_stream
+from chatanywhere._protocols.head import AnswerHead
 from chatanywhere._protocols.protocol import as_messages
 from chatanywhere._protocols.service import error_from
 from chatanywhere._types import (
@@ -199,7 +200,7 @@ def test_text_comes_whole_however_it_is_cut(content_type: str) -> None:
 @pytest.mark.parametrize("content_type", ["text/plain", "text/html"])
 def test_text_is_given_out_as_it_comes(content_type: str) -> None:
     """Each block's text is an event of its own, at once."""
-    decoder = WEB.chat.decoder(content_type)
+    decoder = decoder_for("web", content_type)
     assert feed(decoder, "你".encode()) == [TextDelta("你")]
     assert feed(decoder, b"\xe5\xa5") == []
     assert feed(decoder, b"\xbd!") == [TextDelta("好!")]
@@ -250,19 +251,26 @@ def test_a_page_in_place_of_the_text_is_recognised(page: str) -> None:
         assert "HTML page, titled 'Just a moment...'" in str(error)
 
 
-@pytest.mark.parametrize("page", [*PAGES.values(), "502 Bad Gateway", ""])
-def test_the_openai_protocol_never_answers_in_html(page: str) -> None:
-    """Under `text/html` nothing is an answer on the openai protocol, whatever it looks like."""
-    events, error = openai(page.encode(), content_type="text/html")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        *((page, "an HTML page, titled") for page in PAGES.values()),
+        ("502 Bad Gateway", "text: '502 Bad Gateway'"),
+        (" ", "empty"),
+    ],
+)
+def test_the_openai_protocol_never_answers_in_html(content: str, words: str) -> None:
+    """Under `text/html` nothing is an answer on the openai protocol, and the error says what it is."""
+    events, error = openai(content.encode(), content_type="text/html")
     assert events == []
     assert isinstance(error, ProtocolError)
-    assert "HTML page" in str(error)
+    assert words in str(error)
 
 
 @pytest.mark.parametrize("wire", [WEB, OPENAI], ids=["web", "openai"])
 def test_a_page_without_end_is_not_read_to_it(wire: Any) -> None:
     """A page is given up once there is more of it than is needed to name it."""
-    decoder = wire.chat.decoder("text/html")
+    decoder = decoder_for(wire.name, "text/html")
     blocks = itertools.repeat(b"<html><title>Endless</title>" + b"x" * 4096, 100)
     with pytest.raises(ProtocolError, match="titled 'Endless'"):
         list(map(feed, itertools.repeat(decoder), blocks))
@@ -315,7 +323,7 @@ CONVERSATION_EVENTS = [STARTED, ReasoningDelta("嗯…"), TextDelta("你好 😀
 @pytest.mark.parametrize("content_type", ["text/event-stream", "text/event-stream;charset=UTF-8", "", "text/plain"])
 def test_a_stream_is_events(content_type: str) -> None:
     """A usual answer: its name, thoughts, text, the reason of its end, and what it cost."""
-    decoder = OPENAI.chat.decoder(content_type)
+    decoder = decoder_for("openai", content_type)
     assert feed(decoder, sse(*CONVERSATION)) == CONVERSATION_EVENTS
     assert decoder.done is True
 
@@ -386,7 +394,7 @@ def test_an_answer_need_not_have_a_name(first: dict[str, None]) -> None:
 
 def test_pieces_in_different_blocks_are_events_of_their_own() -> None:
     """Nothing waits for what may follow: a block's text is given out before the next block comes."""
-    decoder = OPENAI.chat.decoder("text/event-stream")
+    decoder = decoder_for("openai", "text/event-stream")
     assert feed(decoder, sse(chunk(content="a"), chunk(content="b"))) == [STARTED, TextDelta("ab")]
     assert feed(decoder, sse(chunk(content="c"))) == [TextDelta("c")]
 
@@ -706,9 +714,9 @@ def envelope(message: str | None, code: str | None = None) -> bytes:
 @pytest.mark.parametrize(
     ("status", "message", "kind", "hint"),
     [
-        (401, "wrong api key", AuthenticationError, "not valid here"),
-        (401, "ApiKey错误", AuthenticationError, "not valid here"),
-        (401, "Incorrect API key provided: sk-abc.", AuthenticationError, "base URL is not applied"),
+        (401, "wrong api key", AuthenticationError, "not valid at api.chatanywhere.tech"),
+        (401, "ApiKey错误", AuthenticationError, "not valid at api.chatanywhere.tech"),
+        (401, "Incorrect API key provided: sk-abc.", AuthenticationError, "and base_url="),
         (401, "something else", AuthenticationError, "CHATANYWHERE_API_KEY"),
         (401, "This api key has been suspended", AuthenticationError, "suspended"),
         (403, "This api key has been suspended", PermissionDeniedError, "suspended"),
@@ -733,14 +741,15 @@ def envelope(message: str | None, code: str | None = None) -> bytes:
         (599, "unheard of", InternalServerError, None),
         (418, "I'm a teapot", APIStatusError, None),
         (402, "账户余额过低", InsufficientBalanceError, "max_tokens"),
-        (500, "wrong api key", InternalServerError, "not valid here"),
+        (500, "wrong api key", InternalServerError, "not valid at api.chatanywhere.tech"),
     ],
 )
 def test_an_error_is_told_by_its_status_and_its_words(
     status: int, message: str, kind: type[APIStatusError], hint: str | None
 ) -> None:
     """The service's messages, Chinese and English, narrow the class that the status gives, and bring a remedy."""
-    error = error_from(status, {"content-type": "application/json"}, envelope(message, f"{status} CODE"))
+    head = AnswerHead(status, base_url="https://api.chatanywhere.tech")
+    error = error_from(head, envelope(message, f"{status} CODE"))
     assert (type(error), error.status_code, error.message, error.code) == (kind, status, message, f"{status} CODE")
     if hint is None:
         assert error.hint is None
@@ -779,7 +788,7 @@ NGINX = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body><center>
 )
 def test_an_error_is_read_from_json_of_any_kind(status: int, content: Any, message: str, code: str | None) -> None:
     """The message and code are found where they are; without one, the error says so or shows what was answered."""
-    error = error_from(status, {"content-type": "application/json"}, json.dumps(content).encode())
+    error = error_from(AnswerHead(status, {"content-type": "application/json"}), json.dumps(content).encode())
     assert (error.status_code, error.message, error.code) == (status, message, code)
     assert error.body == content
 
@@ -800,7 +809,7 @@ def test_an_error_is_read_from_json_of_any_kind(status: int, content: Any, messa
 )
 def test_an_error_is_read_from_what_is_not_json(content_type: str, content: bytes, message: str) -> None:
     """Pages are named by their title, text is quoted in short, and the body is kept as text."""
-    error = error_from(502, {"content-type": content_type}, content)
+    error = error_from(AnswerHead(502, {"content-type": content_type}), content)
     assert type(error) is InternalServerError
     assert message in error.message
     assert len(error.message) <= 500
@@ -812,7 +821,7 @@ def test_an_error_is_read_from_what_is_not_json(content_type: str, content: byte
 def test_a_redirect_is_named_and_not_followed(status: int) -> None:
     """The error says where the server points and what to do, for the key is not carried elsewhere."""
     error = error_from(
-        status, {"location": "https://elsewhere.example/v1", "content-type": "text/html"}, NGINX.encode()
+        AnswerHead(status, {"location": "https://elsewhere.example/v1", "content-type": "text/html"}), NGINX.encode()
     )
     assert type(error) is APIStatusError
     assert "'https://elsewhere.example/v1'" in error.message
@@ -821,7 +830,7 @@ def test_a_redirect_is_named_and_not_followed(status: int) -> None:
 
 def test_an_error_keeps_the_headers() -> None:
     """What was answered can be looked at."""
-    assert error_from(500, {"x-request-id": "r1"}, b"").headers == {"x-request-id": "r1"}
+    assert error_from(AnswerHead(500, {"x-request-id": "r1"}), b"").headers == {"x-request-id": "r1"}
 
 
 @pytest.mark.parametrize(
@@ -856,7 +865,7 @@ def test_an_error_keeps_the_headers() -> None:
 )
 def test_how_long_to_wait_is_read(headers: dict[str, str], expected: float | None) -> None:
     """Milliseconds, seconds or a date that has passed are a number of seconds; what is none of them is None."""
-    assert error_from(429, headers, b"").retry_after == expected
+    assert error_from(AnswerHead(429, headers), b"").retry_after == expected
 
 
 @pytest.mark.parametrize("failure", [IndexError, OverflowError, UnboundLocalError, ValueError])
@@ -869,13 +878,13 @@ def test_a_date_that_the_standard_library_fails_on_is_none(
         raise failure
 
     monkeypatch.setattr("email.utils.parsedate_to_datetime", parse)
-    assert error_from(429, {"retry-after": "17 June , 2022"}, b"").retry_after is None
+    assert error_from(AnswerHead(429, {"retry-after": "17 June , 2022"}), b"").retry_after is None
 
 
 def test_how_long_to_wait_may_be_said_by_a_date() -> None:
     """A date to come is as many seconds as are left until then."""
     date = format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True)
-    wait = error_from(429, {"retry-after": date}, b"").retry_after
+    wait = error_from(AnswerHead(429, {"retry-after": date}), b"").retry_after
     assert wait is not None
     assert 3000 < wait <= 3600
 

@@ -8,12 +8,11 @@ import sys
 from typing import Any
 
 import pytest
-from decoding import chunk, openai, sse
+from decoding import chunk, decoder_for, openai, sse
 
 from chatanywhere import ProtocolError, TextDelta
 from chatanywhere._accumulator import Accumulator
 from chatanywhere._http.body import Body
-from chatanywhere._protocols import find_protocol
 from chatanywhere._reading import Reading
 
 
@@ -55,7 +54,7 @@ def calls_for(content: bytes, protocol: str, before: bytes = b"") -> int:
         protocol: that it is read by.
         before: what came before it, and is not counted.
     """
-    decoder = find_protocol(protocol).chat.decoder("")
+    decoder = decoder_for(protocol)
     reading = Reading(Body({"transfer-encoding": "chunked"}, limit=None), decoder)
     accumulator = Accumulator()
     calls = 0
@@ -137,10 +136,10 @@ def test_making_a_client_adds_these_modules() -> None:
             "_call", "_client", "_config", "_errors", "_http", "_http.body", "_http.codings", "_http.connections",
             "_http.dialing", "_http.environment", "_http.exchange", "_http.head", "_http.idle", "_http.names",
             "_http.scope", "_http.sockets", "_http.transport", "_merging", "_policy", "_protocols",
-            "_protocols.chunks", "_protocols.envelope", "_protocols.excerpt", "_protocols.fields",
-            "_protocols.json_body", "_protocols.json_text", "_protocols.openai", "_protocols.protocol",
-            "_protocols.service", "_protocols.sse", "_protocols.template", "_protocols.text", "_reading", "_secrets",
-            "_types",
+            "_protocols.chunks", "_protocols.envelope", "_protocols.excerpt", "_protocols.fields", "_protocols.head",
+            "_protocols.json_body", "_protocols.json_text", "_protocols.openai", "_protocols.page",
+            "_protocols.protocol", "_protocols.service", "_protocols.sse", "_protocols.template", "_protocols.text",
+            "_reading", "_secrets", "_types",
         )),
     ]  # fmt: skip
     assert standard <= WITH_DATACLASSES | {"contextvars", "secrets"}
