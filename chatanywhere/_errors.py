@@ -94,9 +94,9 @@ class APIStatusError(ChatAnywhereError):
     """The service answered with an error, as a status or inside a stream that had begun.
 
     Attributes:
-        status_code: the HTTP status; for an error inside a stream, the one that the error names.
+        status_code: the HTTP status; for an error inside an answer, the one that the error names, if it does.
         code: the service's own code, such as `"403 FORBIDDEN"`.
-        message: the service's own words.
+        message: the service's own words; control characters are escaped.
         body: what was answered: parsed JSON, or text, at most 64 KiB of it.
         headers: the answer's headers.
         hint: cause and remedy in a sentence or two, where they are known.
@@ -153,7 +153,7 @@ class InsufficientBalanceError(PermissionDeniedError):
 
 
 class NotFoundError(APIStatusError):
-    """404: there is no such path."""
+    """404: there is no such path, or no such model."""
 
 
 class ConflictError(APIStatusError):

@@ -269,6 +269,16 @@ def test_an_error_within_an_answer_has_the_status_of_the_answer(
     assert (caught.value.status_code, caught.value.message) == (status, "Busy")
 
 
+def test_what_an_error_says_is_limited() -> None:
+    """Words without end are cut."""
+    for words in ("\x1b" * 10**6, "a" * 10**7, ["x" * 10**6] * 10):
+        error = openai(sse({"error": {"message": words}})).error
+        assert isinstance(error, APIStatusError)
+        assert 60_000 < len(error.message) < 400_000
+    errors = {str(number): {"errors": {"b": "no"}} for number in range(100_000)}
+    assert str(openai(sse({"errors": errors, "status": 400})).error).count("no") == 10
+
+
 def test_the_text_before_the_error_of_a_choice_is_not_lost() -> None:
     """A router that fails behind its model's words says so in the choice; the words come first, and no end."""
     error = {

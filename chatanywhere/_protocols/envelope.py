@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 from .excerpt import MAX_MESSAGE, printable
@@ -16,7 +17,7 @@ from .json_text import loads
 
 _MAX_DEPTH = 6  # how deep words are looked for
 _MAX_ITEMS = 10  # of a list of errors
-_MAX_QUOTED = 64 * 1024  # characters of JSON that a message consists of
+_MAX_WORDS = 64 * 1024  # characters of a message, be it words or JSON
 
 _WORDS = (
     "message",
@@ -60,7 +61,7 @@ def read_error(answer: Any) -> Envelope:
     """Read an error, in whatever shape of JSON it comes."""
     walk = _Walk()
     message = walk.words(answer) or _as_json(walk.wordless) or _fields(answer)
-    return Envelope(printable(message), walk.code, walk.status, frozenset(walk.names))
+    return Envelope(printable(message[:_MAX_WORDS]), walk.code, walk.status, frozenset(walk.names))
 
 
 def is_error(answer: Any) -> bool:
@@ -124,7 +125,7 @@ class _Walk:
 
     def _quoted(self, text: str, depth: int) -> str:
         """The words of a text, which may be JSON that another service has said."""
-        if text.startswith("{") and text.endswith("}") and len(text) <= _MAX_QUOTED and depth < _MAX_DEPTH:
+        if text.startswith("{") and text.endswith("}") and len(text) <= _MAX_WORDS and depth < _MAX_DEPTH:
             try:
                 value = loads(text)
             except ValueError:
@@ -165,8 +166,8 @@ def _candidates(fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "error", error
     yield from ((name, fields.get(name)) for name in _WORDS)
     errors = fields.get("errors")
-    if isinstance(errors, dict):  # ASP.NET has lists of words by the fields of the request
-        yield "errors", [{"loc": [name], "message": words} for name, words in errors.items()]
+    if isinstance(errors, dict) and not errors.keys() & {"error", *_WORDS}:  # ASP.NET's, by the fields of the request
+        yield "errors", [{"loc": [name], "message": words} for name, words in islice(errors.items(), _MAX_ITEMS)]
     yield from ((name, fields.get(name)) for name in _OTHER_WORDS)
     # In Spring's page, it is the name of the status.
     if isinstance(error, str):
