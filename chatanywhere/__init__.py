@@ -13,8 +13,10 @@ TYPE_CHECKING = False  # typing's own would have to be imported, which takes lon
 if TYPE_CHECKING:
     from typing import Any
 
+    from ._account import Balance, UsageRecord
     from ._async_client import AsyncClient, AsyncStream
     from ._client import Client
+    from ._embeddings import Embeddings
     from ._errors import (
         APIConnectionError,
         APIStatusError,
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         UnprocessableEntityError,
     )
+    from ._picture import image
     from ._policy import Retry, Timeout
+    from ._request import RawResponse
     from ._stream import Stream
     from ._tools import AsyncToolStream, ToolStream
     from ._types import (
@@ -70,6 +74,7 @@ __all__ = [
     "AsyncToolStream",
     "AuthenticationError",
     "BadRequestError",
+    "Balance",
     "ChatAnywhere",
     "ChatAnywhereAPI",
     "ChatAnywhereError",
@@ -77,6 +82,7 @@ __all__ = [
     "Client",
     "Completion",
     "ConflictError",
+    "Embeddings",
     "Extra",
     "Finished",
     "InsufficientBalanceError",
@@ -89,6 +95,7 @@ __all__ = [
     "ProtocolError",
     "QuotaExceededError",
     "RateLimitError",
+    "RawResponse",
     "ReasoningDelta",
     "RefusalDelta",
     "Retry",
@@ -106,15 +113,21 @@ __all__ = [
     "ToolStream",
     "UnprocessableEntityError",
     "Usage",
+    "UsageRecord",
     "__version__",
+    "image",
 ]
 
 _HOMES = {
     "Client": "_client",
+    "Embeddings": "_embeddings",
+    "RawResponse": "_request",
+    "image": "_picture",
     "AsyncClient": "_async_client",
     "AsyncStream": "_async_client",
     "Stream": "_stream",
     **dict.fromkeys(("AsyncToolStream", "ToolStream"), "_tools"),
+    **dict.fromkeys(("Balance", "UsageRecord"), "_account"),
     **dict.fromkeys(("Retry", "Timeout"), "_policy"),
     **dict.fromkeys(("AsyncGeneratorProvider", "ChatAnywhere", "ChatAnywhereAPI"), "provider"),
     **dict.fromkeys(

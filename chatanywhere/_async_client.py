@@ -11,8 +11,9 @@ import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -26,13 +27,16 @@ from ._http.exchange import Exchange
 from ._http.receiver import Receiver, receiver, thread_safe
 from ._http.scope import CallScope
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
-from ._protocols.openai import MODELS
 from ._stream import BaseStream, leave_text
 from ._types import Completion, Event, MessagesLike, Parsed, TextDelta
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from ._account import Balance, UsageRecord
+    from ._embeddings import Embeddings
+    from ._group import CallGroup
+    from ._request import Files, RawResponse
     from ._tools import AsyncToolStream
     from ._types import ResponseFormat, ToolFinished, ToolRun, Wanted
     from .typing import ChatOptions
@@ -526,9 +530,174 @@ class AsyncClient:
         )
         return AsyncToolStream(self, rounds)
 
-    async def models(self) -> list[str]:
+    async def models(
+        self,
+        *,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[str]:
         """Ask the service which models it has; see `Client.models`."""
-        return await Driver(self._service.ask(MODELS), self._workers).read()
+        from ._account import MODELS
+
+        return await self._read(self._service.ask(MODELS, timeout=timeout, retry=retry, headers=headers))
+
+    async def embed(
+        self,
+        texts: str | Iterable[str],
+        *,
+        model: str = "text-embedding-3-small",
+        dimensions: int | None = None,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> Embeddings:
+        """Return the embeddings of texts; see `Client.embed`."""
+        from ._embeddings import embedding_calls, joined
+
+        calls = embedding_calls(self._service, texts, model, dimensions, timeout=timeout, retry=retry, headers=headers)
+        return joined(await self._read_all(calls), model)
+
+    async def balance(
+        self,
+        *,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> Balance:
+        """Return what the account of the key holds; see `Client.balance`."""
+        from ._account import BALANCE
+
+        return await self._read(self._service.ask(BALANCE, {}, timeout=timeout, retry=retry, headers=headers))
+
+    async def usage(
+        self,
+        hours: int = 24,
+        model: str = "%",
+        *,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[UsageRecord]:
+        """Return what the key has used of late; see `Client.usage`."""
+        from ._account import USAGE, usage_body
+
+        body = usage_body(model, hours=hours)
+        return await self._read(self._service.ask(USAGE, body, timeout=timeout, retry=retry, headers=headers))
+
+    async def usage_by_day(
+        self,
+        days: int = 5,
+        model: str = "%",
+        *,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[UsageRecord]:
+        """Return what the key has used on each of the last days; see `Client.usage_by_day`."""
+        from ._account import USAGE_BY_DAY, usage_body
+
+        body = usage_body(model, days=days)
+        return await self._read(self._service.ask(USAGE_BY_DAY, body, timeout=timeout, retry=retry, headers=headers))
+
+    async def ping(
+        self, *, timeout: TimeoutLike = DEFAULT, headers: Mapping[str, str] | None = None
+    ) -> dict[str, float | None]:
+        """Return how soon each host has answered; see `Client.ping`."""
+        from ._account import Ping
+
+        ping = Ping(self._service, timeout=timeout, headers=headers)
+        return ping.seconds(await self._read_all(ping.calls))
+
+    @overload
+    async def request(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        *,
+        raw: Literal[True],
+        query: Mapping[str, Any] | None = None,
+        files: Files | None = None,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> RawResponse: ...
+    @overload
+    async def request(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        files: Files | None = None,
+        raw: Literal[False] = False,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any: ...
+    async def request(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        files: Files | None = None,
+        raw: bool = False,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Ask any endpoint; see `Client.request`. Files are read by a worker thread."""
+        from ._request import any_call, result
+
+        prepare = partial(
+            any_call,
+            self._service,
+            method,
+            path,
+            json,
+            query=query,
+            files=files,
+            raw=raw,
+            timeout=timeout,
+            retry=retry,
+            headers=headers,
+        )
+        call = await anyio.to_thread.run_sync(prepare, abandon_on_cancel=True) if files else prepare()
+        return result(call, await self._read(call))
+
+    async def _read(self, call: Call[T]) -> T:
+        return await Driver(call, self._workers).read()
+
+    async def _read_all(self, calls: CallGroup[T]) -> list[T]:
+        """Wait for all of them; the counterpart of `CallGroup.read`."""
+        errors: list[BaseException] = []
+
+        async def work() -> None:
+            try:
+                while (call := calls.take()) is not None:
+                    try:
+                        calls.put(call, await self._read(call))
+                    except ChatAnywhereError as error:
+                        calls.settle(call, error)
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:  # which is to come out alone, not in an ExceptionGroup
+                errors.append(error)
+                tasks.cancel_scope.cancel()
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(calls.size):
+                    tasks.start_soon(work)
+            if errors:
+                raise errors[0]
+        finally:
+            errors.clear()  # their tracebacks hold this frame
+        return calls.values
 
     async def aclose(self) -> None:
         """Close the pooled connections; the next call opens new ones."""

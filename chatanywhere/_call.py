@@ -6,6 +6,7 @@ only to do the waiting that it names, in a thread or on an event loop.
 
 from __future__ import annotations
 
+import copy
 import enum
 import re
 import threading
@@ -86,6 +87,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.refused: dict[str, frozenset[str]] = {}
+        self._hosts = settings.hosts
         self._resting: dict[str, float] = {}  # hosts that have failed, and until when others are asked first
         self.transport = Transport(proxy=settings.proxy, verify=settings.ca, keepalive_expiry=settings.keepalive_expiry)
 
@@ -125,7 +127,7 @@ class Service:
             extra_body=extra_body,
         )
         check_options(options)
-        limits, endpoint = Timeout.of(settings.timeout if timeout is DEFAULT else timeout), wire.chat
+        limits, endpoint = self.limits(timeout), wire.chat
         if not stream:
             if wire.chats_only:
                 raise RuntimeError(f"the {wire.name} protocol can only stream: use protocol='openai'")
@@ -185,7 +187,7 @@ class Service:
             raise RuntimeError(f"the {wire.name} protocol has no {endpoint.path}: use protocol='openai'")
         settings.check_key()
         check_types(headers=headers)
-        limits = Timeout.of(settings.timeout if timeout is DEFAULT else timeout)
+        limits = self.limits(timeout)
         if endpoint.silent:
             limits = replace(limits, read=None)
         return Call(
@@ -204,9 +206,9 @@ class Service:
     def hosts(self) -> tuple[str, ...]:
         """The base URLs in the order in which they are to be asked: those that have just failed come last."""
         if not self._resting:
-            return self.settings.hosts
+            return self._hosts
         now = monotonic()
-        return tuple(sorted(self.settings.hosts, key=lambda host: self._resting.get(host, now) > now))
+        return tuple(sorted(self._hosts, key=lambda host: self._resting.get(host, now) > now))
 
     def rest(self, host: str) -> None:
         """Ask others first for a while: this host has failed."""
@@ -215,6 +217,16 @@ class Service:
     def wake(self, host: str) -> None:
         """Ask a host in its turn: it has answered."""
         self._resting.pop(host, None)
+
+    def limits(self, timeout: TimeoutLike = DEFAULT) -> Timeout:
+        """Return what `timeout` of a call means."""
+        return Timeout.of(self.settings.timeout if timeout is DEFAULT else timeout)
+
+    def at(self, host: str) -> Service:
+        """Return the same, with its connections, at one host only."""
+        alone = copy.copy(self)
+        alone._hosts = (host,)
+        return alone
 
     def close(self) -> None:
         """Close the pooled connections; the next call opens new ones."""
@@ -313,7 +325,7 @@ class Call(Generic[T]):
         self._error: ChatAnywhereError | None = None  # why there is no answer to the last attempt
         self._reading: Reading[T] | None = None
         self._lock = threading.RLock()  # reentrant, because a signal handler may cancel what it interrupts
-        self.scope = CallScope(Timeout.of(settings.timeout if timeout is DEFAULT else timeout))
+        self.scope = CallScope(service.limits(timeout))
         self.state = State.READY
         self.exchange: Exchange | PublicExchange | None = None
         self.response: HTTPResponse | None = None
@@ -480,7 +492,7 @@ class Call(Generic[T]):
                 refused = self._service.refused
                 refused[self._host] = refused.get(self._host, frozenset()) | self._refused[self._host]
         else:
-            self._reading = Reading(response.body, ErrorDecoder(head))
+            self._reading = Reading(response.body, ErrorDecoder(head, self._endpoint.absent))
         if data or response.body.complete:  # it may have none
             self._reading.events = self._reading.feed(data)
 

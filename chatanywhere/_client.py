@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from ._account import Balance, UsageRecord
     from ._async_client import AsyncClient
     from ._call import Service
     from ._config import Model, Url
+    from ._embeddings import Embeddings
+    from ._request import Files, RawResponse
     from ._stream import Stream
     from ._tools import ToolStream
     from ._types import Completion, MessagesLike, ResponseFormat, ToolFinished, ToolRun, Wanted
@@ -288,16 +291,236 @@ class Client:
         )
         return ToolStream(self, rounds)
 
-    def models(self) -> list[str]:
+    def models(
+        self,
+        *,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[str]:
         """Ask the service which models it has (`GET …/models`), and return their ids.
+
+        Args:
+            timeout: instead of the client's.
+            retry: instead of the client's.
+            headers: in addition to the client's.
 
         Raises:
             ChatAnywhereError: it can't be reached, or answers with an error.
             RuntimeError: the `web` protocol can't be asked.
         """
-        from ._protocols.openai import MODELS
+        from ._account import MODELS
 
-        return self._service.ask(MODELS).read()
+        return self._service.ask(MODELS, timeout=timeout, retry=retry, headers=headers).read()
+
+    def embed(
+        self,
+        texts: str | Iterable[str],
+        *,
+        model: str = "text-embedding-3-small",
+        dimensions: int | None = None,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> Embeddings:
+        """Return the embeddings of texts, in their order (`POST …/embeddings`).
+
+        Many texts are sent as several requests, up to 8 at a time: at most 2,048 texts each, 300,000 tokens
+        (OpenAI's limit; a token is taken for two bytes of UTF-8, which is cautious), and no more vectors than an answer
+        may have in bytes. `timeout` bounds them all together by `total`; the `read` limit is off, for a server is
+        silent while it works. When one request fails, the others are cancelled, and its error is raised.
+
+        Args:
+            texts: a str, which is one text, or any iterable of them. None may be longer than the model takes, which is
+                8,192 tokens for OpenAI's; the service refuses a longer one.
+            model: that makes the vectors.
+            dimensions: numbers of a vector, where the model leaves the choice.
+            timeout: instead of the client's.
+            retry: instead of the client's; it counts for each request.
+            headers: in addition to the client's.
+
+        Raises:
+            ChatAnywhereError: the service can't be reached, is too slow, or answers with an error.
+            ValueError, TypeError: a text is empty or no str; the message names its index. Nothing has been sent.
+            RuntimeError: the `web` protocol has no embeddings.
+        """
+        from ._embeddings import embedding_calls, joined
+
+        calls = embedding_calls(self._service, texts, model, dimensions, timeout=timeout, retry=retry, headers=headers)
+        return joined(calls.read(), model)
+
+    def balance(
+        self,
+        *,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> Balance:
+        """Return what the account of the key holds (`POST …/query/balance`, which only ChatAnywhere has).
+
+        Args:
+            timeout: instead of the client's.
+            retry: instead of the client's.
+            headers: in addition to the client's.
+
+        Raises:
+            NotFoundError: the host has no such endpoint.
+            ChatAnywhereError: it can't be reached, or answers with an error.
+            RuntimeError: the `web` protocol can't be asked.
+        """
+        from ._account import BALANCE
+
+        return self._service.ask(BALANCE, {}, timeout=timeout, retry=retry, headers=headers).read()
+
+    def usage(
+        self,
+        hours: int = 24,
+        model: str = "%",
+        *,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[UsageRecord]:
+        """Return what the key has used of late (`POST …/query/usage_details`, which only ChatAnywhere has).
+
+        Args:
+            hours: how far to look back.
+            model: a name, in which `%` stands for any characters: `"gpt-4o%"`.
+            timeout: instead of the client's.
+            retry: instead of the client's.
+            headers: in addition to the client's.
+
+        Raises: as `balance`, and
+            ValueError, TypeError: an argument can't be sent. Nothing has been.
+        """
+        from ._account import USAGE, usage_body
+
+        body = usage_body(model, hours=hours)
+        return self._service.ask(USAGE, body, timeout=timeout, retry=retry, headers=headers).read()
+
+    def usage_by_day(
+        self,
+        days: int = 5,
+        model: str = "%",
+        *,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[UsageRecord]:
+        """Return what the key has used on each of the last days (`POST …/query/day_usage_details`).
+
+        `days` is how far to look back; the other arguments, and the errors, are those of `usage`.
+        """
+        from ._account import USAGE_BY_DAY, usage_body
+
+        body = usage_body(model, days=days)
+        return self._service.ask(USAGE_BY_DAY, body, timeout=timeout, retry=retry, headers=headers).read()
+
+    def ping(
+        self, *, timeout: TimeoutLike = DEFAULT, headers: Mapping[str, str] | None = None
+    ) -> dict[str, float | None]:
+        """Ask all hosts at the same time, once each, and return how soon each has answered, by its base URL.
+
+        It is the time in seconds until an answer to `GET …/models` has begun, whatever its status (of one with an
+        error, until it has come): names, connecting and TLS included, unless the client has an idle connection to that
+        host. None for a host that can't be reached within the limits.
+
+        Args:
+            timeout: instead of the client's.
+            headers: in addition to the client's.
+
+        Raises:
+            RuntimeError: the `web` protocol can't be asked.
+        """
+        from ._account import Ping
+
+        ping = Ping(self._service, timeout=timeout, headers=headers)
+        return ping.seconds(ping.calls.read())
+
+    @overload
+    def request(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        *,
+        raw: Literal[True],
+        query: Mapping[str, Any] | None = None,
+        files: Files | None = None,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> RawResponse: ...
+    @overload
+    def request(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        files: Files | None = None,
+        raw: Literal[False] = False,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any: ...
+    def request(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        files: Files | None = None,
+        raw: bool = False,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Ask any endpoint: images, audio, files, responses … under the limits, retries and errors of all calls.
+
+        Nothing is said while the service works, so the `read` limit is off: `total` bounds the call, and an answer that
+        was awaited in vain is not asked for again. It may have as many bytes as `max_response_bytes` allows.
+
+        Args:
+            method: `"GET"`, `"POST"`, `"PUT"`, `"PATCH"` or `"DELETE"`.
+            path: what follows the base URL: `"/images/generations"`.
+            json: the body; a dict, a list, or an object that messages may be as well. None for no body.
+            query: parameters of the URL, which replace those of the base URL.
+            files: by the names of their fields, paths, bytes, files that are open in binary mode, `(name, bytes)` or
+                `(name, bytes, media type)`; or lists of these. The fields of `json` are fields of the same form then
+                (`multipart/form-data`).
+            raw: return the answer as it is, for speech and other files.
+            timeout: instead of the client's.
+            retry: instead of the client's.
+            headers: in addition to the client's.
+
+        Returns:
+            The JSON of the answer, None if there is none; with `raw=True` an object with `content` (bytes), `headers`
+            and `status_code`.
+
+        Raises:
+            ChatAnywhereError: the service can't be reached, is too slow, or answers with an error.
+            ValueError, TypeError: an argument can't be sent. Nothing has been.
+            OSError: a file can't be read. Nothing has been sent.
+            RuntimeError: the `web` protocol can't be asked.
+        """
+        from ._request import any_call, result
+
+        call = any_call(
+            self._service,
+            method,
+            path,
+            json,
+            query=query,
+            files=files,
+            raw=raw,
+            timeout=timeout,
+            retry=retry,
+            headers=headers,
+        )
+        return result(call, call.read())
 
     def as_async(self, *, max_threads: int = 40) -> AsyncClient:
         """Return an `AsyncClient` that shares this client's settings and connections."""

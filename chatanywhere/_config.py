@@ -38,6 +38,9 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "max_response_bytes": ((int, type(None), type(DEFAULT)), "an int, or None for no limit"),
     "keepalive_expiry": ((int, float, type(None)), "a number of seconds, or None for no limit"),
     "stream": ((bool,), "True or False"),
+    "query": ((Mapping, type(None)), "a dict"),
+    "files": ((Mapping, type(None)), "a dict"),
+    "raw": ((bool,), "True or False"),
     "extra_headers": ((Mapping, type(None)), "a dict"),
     "extra_query": ((Mapping, type(None)), "a dict"),
     "extra_body": ((Mapping, type(None)), "a dict"),
@@ -223,15 +226,26 @@ def check_options(options: Iterable[str]) -> None:
 
 
 def checked_query(query: Mapping[str, object] | None) -> list[tuple[str, str]]:
-    """Return the parameters of `extra_query` one by one, written as OpenAI's library does.
-
-    Lists are `name[]`, mappings `name[key]`; what is None or empty is left out.
+    """Return the parameters of a URL as `parameters` does.
 
     Raises:
         ValueError: one can't be sent.
     """
-    parameters = []
-    pending = list((query or {}).items())
+    checked = parameters(query or {})
+    try:
+        urlencode(checked)
+    except UnicodeEncodeError:
+        raise ValueError("extra_query or query has half a character, which no URL can have") from None
+    return checked
+
+
+def parameters(fields: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return fields one by one as text, written as OpenAI's library does.
+
+    Lists are `name[]`, mappings `name[key]`; what is None or empty is left out.
+    """
+    found = []
+    pending = list(fields.items())
     while pending:
         name, value = pending.pop(0)
         if isinstance(value, Mapping):
@@ -239,12 +253,8 @@ def checked_query(query: Mapping[str, object] | None) -> list[tuple[str, str]]:
         elif isinstance(value, (list, tuple)):
             pending[:0] = [(f"{name}[]", item) for item in value]
         elif value is not None and value != "":
-            parameters.append((str(name), str(value).lower() if isinstance(value, bool) else str(value)))
-    try:
-        urlencode(parameters)
-    except UnicodeEncodeError:
-        raise ValueError("extra_query has half a character, which no URL can have") from None
-    return parameters
+            found.append((str(name), str(value).lower() if isinstance(value, bool) else str(value)))
+    return found
 
 
 def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

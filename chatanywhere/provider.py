@@ -15,7 +15,6 @@ from ._call import Call, Service
 from ._config import Settings
 from ._protocols import find_protocol
 from ._protocols.json_body import tool_call_fields
-from ._protocols.openai import MODELS
 from ._stream import Stream
 from ._types import Completion, Event, Messages, ReasoningDelta, TextDelta
 from .typing import AsyncResult, CreateResult
@@ -377,6 +376,8 @@ class ChatAnywhereAPI(_ServiceProvider):
         Raises:
             ChatAnywhereError: it can't be reached, or refuses the key.
         """
+        from ._account import MODELS
+
         service, _ = cls._split({"api_key": api_key, **kwargs})
         try:
             return service.ask(MODELS).read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import time
 from collections.abc import Awaitable, Callable
@@ -46,6 +47,13 @@ class Face:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def call(self, client: Client, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of a client, and return what it returns."""
+        if self.name == "sync":
+            return getattr(client, method)(*arguments, **options)
+        function = getattr(client.as_async(), method)
+        return anyio.run(functools.partial(function, *arguments, **options), backend=self.name)
 
     def ask(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import json
 import socket
 import struct
 import termios
@@ -20,6 +21,13 @@ BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chun
 
 Step = bytes | Callable[[socket.socket], None] | None
 """Bytes to send, something to do with the connection, or None: keep it open for another request."""
+
+
+def json_answer(value: object, status: str = "200 OK") -> bytes:
+    """A whole answer with a JSON value."""
+    content = json.dumps(value).encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
 
 
 class RawServer:

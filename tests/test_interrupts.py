@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 from faces import backends, run
-from raw_server import BEGUN, RawServer, sockets_to
+from raw_server import BEGUN, RawServer, json_answer, sockets_to
 
 import chatanywhere
 from chatanywhere import AsyncClient, AsyncStream, Client, Stream, StreamCancelledError
@@ -178,3 +180,33 @@ def test_ctrl_c_at_every_line_of_an_event_loop(server: RawServer, loop: str) -> 
 
     run(loop, main)
     assert logged == []
+
+
+def test_ctrl_c_at_every_line_of_several_calls(raw_server: RawServer) -> None:
+    """KeyboardInterrupt comes through, the calls in other threads end, and no connection is lost."""
+
+    def steps(request: bytes) -> list[Any]:
+        texts = json.loads(request.partition(b"\r\n\r\n")[2])["input"]
+        return [json_answer({"data": [{"embedding": [float(text)]} for text in texts]}), None]
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    raw_server.steps = steps
+    client = Client("any-key", base_url=raw_server.url, timeout=5, max_response_bytes=100)
+    interrupted = 0
+    for trap in traps(interrupt):
+        try:
+            with trap:
+                vectors = client.embed(["1", "2"], dimensions=3)
+            assert list(vectors) == [[1.0], [2.0]]
+        except KeyboardInterrupt:
+            interrupted += 1
+        for thread in threading.enumerate():
+            if thread.name.startswith("chatanywhere"):
+                thread.join(1)
+                assert not thread.is_alive()
+    assert interrupted > 50
+    assert list(client.embed(["1", "2"], dimensions=3)) == [[1.0], [2.0]]
+    client.close()
+    assert sockets_to(raw_server.port, "ESTABLISHED") == []

@@ -197,6 +197,42 @@ def test_what_is_no_json_is_refused_with_pauses_too(text: str, place: int, cut: 
         assert patient(damaged) == expected
 
 
+NAMED = st.recursive(
+    st.none() | st.text(st.characters(exclude_characters="@"), max_size=5) | st.lists(st.floats(0, 1), max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["a", "vector"]), inner, max_size=4),
+)
+
+
+@given(NAMED, st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t:\r\n")]), st.booleans(), st.integers(0, 3))
+def test_what_is_set_aside_is_the_strings_of_a_name(
+    value: Any, separators: tuple[str, str], ascii_only: bool, least: int
+) -> None:
+    """Put back where they were taken from, they make the same value; where the text has an escape, none are taken."""
+    content = json.dumps(value, separators=separators, ensure_ascii=ascii_only)
+    text = JSONText()
+    text.feed(content.encode("utf-8", "surrogatepass"))
+    strings = [bytes(string).decode("utf-8", "surrogatepass") for string in text.set_aside(b"vector", least)]
+    taken: list[str] = []
+
+    def restored(value: Any) -> Any:
+        if isinstance(value, list):
+            return [restored(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        for name, item in value.items():
+            if name == "vector" and isinstance(item, str) and item[:1] == "@":
+                taken.append(strings[int(item[1:])])
+                value[name] = taken[-1]
+            else:
+                assert name != "vector" or not isinstance(item, str) or "\\" in content or len(item) < max(least, 1)
+                value[name] = restored(item)
+        return value
+
+    if all(not "\ud800" <= character <= "\udfff" for character in content):
+        assert restored(value_of(text)) == value
+        assert taken == strings
+
+
 MANY = '{"data":[' + '{"id":"a"},' * 500_000 + '{"id":"b"}]}'
 
 

@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_http.idle": "_http.connections _http.sockets",
     "_http.exchange": "_errors _http.body _http.connections _http.head _http.idle _http.scope _http.sockets",
     "_http.environment": "",
+    "_http.form": "",
     "_http.transport": "_errors _secrets _http.connections _http.environment _http.exchange _http.idle _http.scope "
     "_http.sockets _http.socks",
     "_http.receiver": "_errors _http.exchange",
@@ -68,13 +69,19 @@ MAY_IMPORT: dict[str, str | None] = {
     "_call": "_errors _types _policy _secrets _config _reading _schema _http.exchange _http.scope _http.transport "
     "_protocols.head _protocols.json_body _protocols.protocol _protocols.service",
     "_stream": "_errors _types _accumulator _http.exchange _call",
+    "_group": "_errors _policy _http.scope _call",
+    "_account": "_errors _policy _protocols.fields _protocols.protocol _call _group",
+    "_embeddings": "_errors _types _policy _protocols.fields _protocols.head _protocols.protocol _call _group",
+    "_picture": "",
+    "_request": "_policy _http.form _protocols.head _protocols.json_body _protocols.json_text _protocols.protocol "
+    "_config _call",
     # The one before the last in as_async().
-    "_client": "_types _policy _config _protocols.openai _call _stream _tools _async_client typing",
-    "_async_client": "_errors _types _policy _config _call _stream _tools _http.exchange _http.receiver _http.scope "
-    "_protocols.openai typing",
+    "_client": "_types _policy _config _call _stream _account _embeddings _request _tools _async_client typing",
+    "_async_client": "_errors _types _policy _config _call _group _stream _account _embeddings _request _tools "
+    "_http.exchange _http.receiver _http.scope typing",
     "_tools": "_errors _types _policy _schema _stream _client _async_client _protocols.protocol",
     "typing": "_types",
-    "provider": "_types _protocols _protocols.json_body _protocols.openai _config _call _stream _async_client typing",
+    "provider": "_types _protocols _protocols.json_body _account _config _call _stream _async_client typing",
     "testing": "testing.server testing.routes testing.replies testing.faults",
     "testing.talker": "",
     "testing.writer": "",
@@ -96,7 +103,8 @@ LIBRARIES: dict[str, set[str]] = {
     "pydantic_core": {"_schema"},
     "typing_extensions": {"_types", "_client", "_async_client"},  # for type checkers
     "requests": {"_http.environment", "_http.transport"},
-    "urllib3": {"_http.connections", "_http.transport"},
+    "urllib3": {"_http.connections", "_http.form", "_http.transport"},
+    "numpy": {"_embeddings"},  # only where its arrays are asked for
     "socks": {"_http.environment", "_http.socks"},  # the first looks whether it is there
 }
 

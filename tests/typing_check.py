@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, Union
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NoReturn, Union
 
 from chatanywhere import (
     APIStatusError,
@@ -13,14 +14,17 @@ from chatanywhere import (
     AsyncGeneratorProvider,
     AsyncStream,
     AsyncToolStream,
+    Balance,
     ChatAnywhere,
     ChatAnywhereAPI,
     ChatAnywhereError,
     Client,
     Completion,
+    Embeddings,
     Extra,
     Finished,
     OutputError,
+    RawResponse,
     ReasoningDelta,
     RefusalDelta,
     Retry,
@@ -35,6 +39,8 @@ from chatanywhere import (
     ToolStarted,
     ToolStream,
     Usage,
+    UsageRecord,
+    image,
 )
 from chatanywhere.typing import AsyncResult, ChatOptions, CreateResult, Event, Message, Messages, ToolEvent
 
@@ -101,6 +107,27 @@ def options(client: Client, asked: Completion, read_only: Mapping[str, Any]) -> 
         "Hello", max_response_bytes=None, extra_headers={"X": "1"}, extra_query={"a": 1}, extra_body=read_only
     )
     return client.complete(messages, stream=False, max_response_bytes=1 << 20)
+
+
+def account(client: Client) -> float | None:
+    made: Embeddings = client.embed(text for text in ("a", "b"))
+    vector: list[float] = made[0]
+    vectors: list[list[float]] = [*made, *made[1:], vector]
+    balance: Balance = client.balance(timeout=5)
+    records: list[UsageRecord] = client.usage(hours=1) + client.usage_by_day()
+    pings: dict[str, float | None] = client.ping()
+    print(vectors, [record.cost for record in records], pings, client.models(retry=None))
+    return balance.remaining
+
+
+async def endpoints(client: AsyncClient, path: Path, file: BinaryIO) -> bytes:
+    answer = await client.request("POST", "/images/edits", {"n": 1}, files={"image": [path, file], "mask": b""})
+    speech: RawResponse = await client.request("POST", "/audio/speech", {"input": answer["text"]}, raw=True)
+    part: dict[str, Any] = image(path, detail="low")
+    for source in ("cat.png", b"", file, part["image_url"]["url"]):
+        image(source)
+    image(5)  # type: ignore[arg-type]
+    return speech.content
 
 
 def failure(error: ChatAnywhereError) -> tuple[str, int]:

@@ -95,6 +95,10 @@ class CallScope:
 
     # Limits -------------------------------------------------------------------------------------------------
 
+    def share_deadline(self, whole: CallScope) -> None:
+        """Be a part of something that has a limit of its own, instead of that of `total` from now on."""
+        self._deadline = whole._deadline
+
     def failure(self) -> ChatAnywhereError | None:
         """Return the error if the call was cancelled or a limit ran out, whatever else seems to have happened."""
         if self.cancelled:

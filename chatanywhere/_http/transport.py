@@ -51,6 +51,8 @@ _LIBRARY_ERRORS = (
 )
 """What requests, urllib3, http.client and the socket raise when the world fails them."""
 
+_MAX_DESTINATIONS = 1000  # URLs of which is remembered how to get there
+
 # http.client tells the status of a proxy's refusal in words only.
 _TUNNEL_DENIED = "Tunnel connection failed: 407"
 _TLS_REMEDIES = {
@@ -161,7 +163,7 @@ class Transport:
     def reuse(self, scope: CallScope, request: HTTPRequest, max_bytes: int | None) -> Exchange | None:
         """Begin to send on an idle connection, without waiting; None if there is none."""
         adapter = self._current_adapter()
-        destination = adapter.destinations.get(request.url)
+        destination = adapter.known_destination(request.url)
         if destination is None or not _is_own_way():
             return None
         connection = None
@@ -270,9 +272,8 @@ class _Destination:
         self._pool = pool
         self._target = target
         self._tunnels = pool.proxy is not None and url.startswith("https:")
-        parts = urlsplit(url)
-        self.origin = f"{parts.scheme}://{parts.netloc}"
-        self._fields = {"Host": parts.netloc}
+        self.origin = _origin(url)
+        self._fields = {"Host": urlsplit(url).netloc}
         if pool.proxy is not None and not self._tunnels:
             self._fields |= pool.proxy_headers
 
@@ -312,6 +313,11 @@ class _Destination:
         return "\r\n".join((*lines, "\r\n")).encode("latin-1") + (request.content or b"")
 
 
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 class _Adapter(HTTPAdapter):
     """requests' adapter, over connections that obey the scope of their call, and those that are idle."""
 
@@ -320,7 +326,8 @@ class _Adapter(HTTPAdapter):
     def __init__(self, proxy: str | None, verify: bool | str, keepalive_expiry: float | None) -> None:
         self._proxy = proxy
         self.verify = verify
-        self.destinations: dict[str, _Destination] = {}
+        self._destinations: dict[str, _Destination] = {}
+        self._origins: set[str] = set()  # of all of them, also those that were forgotten
         self.environment_proxies: set[str] = set()
         self.idle = IdleConnections(keepalive_expiry)
         self.socket_class = socket.socket
@@ -333,14 +340,23 @@ class _Adapter(HTTPAdapter):
             RequestException: it can't be used.
             ValueError: the environment names a proxy or a CA bundle that can't be used.
         """
-        destination = self.destinations.get(url)
+        destination = self._destinations.get(url)
         if destination is None:
             proxies = self.proxies(url)
             prepared = requests.Request("GET", url).prepare()
             pool = self.get_connection_with_tls_context(prepared, bool(self.verify), proxies)
-            destination = self.destinations[url] = _Destination(
-                pool, str(prepared.url), self.request_url(prepared, proxies)
-            )
+            destination = _Destination(pool, str(prepared.url), self.request_url(prepared, proxies))
+            if len(self._destinations) >= _MAX_DESTINATIONS:
+                self._destinations.clear()
+            self._destinations[url] = destination
+            self._origins.add(_origin(url))
+        return destination
+
+    def known_destination(self, url: str) -> _Destination | None:
+        """Return the same for a URL at whose host others were asked before, so that it takes no waiting; else None."""
+        destination = self._destinations.get(url)
+        if destination is None and _origin(url) in self._origins:
+            return self.destination(url)
         return destination
 
     def proxies(self, url: str) -> dict[str, str]:

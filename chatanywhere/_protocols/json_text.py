@@ -53,6 +53,24 @@ class JSONText:
             self._content.clear()
             raise ProtocolError(f"the answer is one JSON text, and larger than the {self._limit} bytes it may have")
 
+    def set_aside(self, name: bytes, least: int) -> list[bytearray]:
+        """Take the strings of at least `least` bytes that members of this name have out of the text, and return them.
+
+        `"@0"` stands in the text for the first. They need not be read as JSON then, which takes longer than all else;
+        so none are where the text has an escape.
+        """
+        found: list[bytearray] = []
+        if b"\\" in self._content:
+            return found
+        pieces = self._content.split(b'"')
+        for number in range(3, len(pieces), 2):  # the others are between strings
+            if len(pieces[number]) >= least and pieces[number - 2] == name and pieces[number - 1].strip() == b":":
+                found.append(pieces[number])
+                pieces[number] = bytearray(b"@%d" % (len(found) - 1))
+        if found:
+            self._content = bytearray(b'"').join(pieces)
+        return found
+
     def take(self) -> str:
         """Return the text, and keep nothing of it.
 
@@ -147,6 +165,7 @@ def _too_deep() -> ValueError:
 
 
 _to_next = re.compile(r"[ \t\n\r]*").match
+_match_numbers = re.compile(r"\[[-+.0-9eE, \t\n\r]{1,100000}\]").match  # a short array of nothing else
 _KINDS: dict[str, tuple[type[Any], str]] = {"[": (list, "]"), "{": (dict, "}")}  # how they begin and end
 _read_value = json.JSONDecoder().raw_decode
 
@@ -159,10 +178,15 @@ def _read_slowly(text: str) -> Generator[None, None, Any]:
     count = 0
     while True:
         count += 1
-        if not count % _TURN:
+        if count >= _TURN:
+            count = 0
             yield
         opener = text[position : position + 1]
-        if opener in _KINDS:
+        if opener == "[" and len(around) < MAX_DEPTH and (numbers := _match_numbers(text, position)):
+            value = json.loads(numbers[0])
+            position = numbers.end()
+            count += len(value)
+        elif opener in _KINDS:
             if len(around) == MAX_DEPTH:
                 raise _too_deep()
             kind, closer = _KINDS[opener]

@@ -12,23 +12,12 @@ from .chunks import ChunkReader
 from .excerpt import beginning
 from .head import AnswerHead
 from .json_text import MAX_JSON, JSONText
-from .protocol import ChatProtocol, Decoder, Endpoint, JSONDecoder, bearer, read_answer
+from .protocol import ChatProtocol, Decoder, Endpoint, bearer, read_answer
 from .text import NoAnswerDecoder, Utf8Decoder
 
 
 def _chat_headers(base_url: str, api_key: str | None) -> dict[str, str]:
     return bearer(base_url, api_key) | {"Accept": "text/event-stream, application/json"}
-
-
-def _model_ids(answer: Any) -> list[str]:
-    ids = [model["id"] for model in answer["data"]]
-    if not isinstance(answer["data"], list) or not all(isinstance(each, str) for each in ids):
-        raise TypeError("not a list of objects with an id")
-    return ids
-
-
-MODELS = Endpoint("GET", "/models", lambda head, max_json: JSONDecoder(_model_ids, "a list of models", max_json, head))
-"""Lists the models."""
 
 
 class _AnyDecoder:

@@ -135,6 +135,7 @@ class Endpoint(Generic[T]):
         max_json: the bytes of JSON that is read at once; more for answers that carry vectors or pictures.
         silent: nothing comes while the service works, so that the `read` limit says nothing; an answer that was awaited
             in vain is paid for all the same, so it is not asked for again.
+        absent: the hint where a host does not have it (404, 405).
     """
 
     method: str
@@ -145,6 +146,7 @@ class Endpoint(Generic[T]):
     added: tuple[str, ...] = ()
     max_json: int = MAX_JSON
     silent: bool = False
+    absent: str | None = None
 
 
 class ChatProtocol(ABC):

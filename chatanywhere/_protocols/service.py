@@ -167,14 +167,20 @@ _DESCRIBED = re.compile(r'error_description="((?:[^"\\]|\\.){1,500})"')
 
 
 class ErrorDecoder:
-    """Reads the body of an answer with an error status; the error is raised when enough of it has come."""
+    """Reads the body of an answer with an error status; the error is raised when enough of it has come.
+
+    Args:
+        head: what is known of the answer.
+        absent: the hint where the status says that there is no such endpoint (404, 405).
+    """
 
     done = False
     ended = 0
 
-    def __init__(self, head: AnswerHead) -> None:
+    def __init__(self, head: AnswerHead, absent: str | None = None) -> None:
         self.chunks: list[str] = []
         self._head = head
+        self._absent = absent if head.status in (404, 405) else None
         self._content = bytearray()
 
     def feed(self, block: bytes, events: list[Any]) -> None:
@@ -187,7 +193,18 @@ class ErrorDecoder:
 
     def error(self) -> APIStatusError:
         """Return what is known by now."""
-        return error_from(self._head, bytes(self._content[:MAX_ERROR_BYTES]))
+        error = error_from(self._head, bytes(self._content[:MAX_ERROR_BYTES]))
+        if self._absent is not None:
+            error = NotFoundError(
+                error.message,
+                status_code=error.status_code,
+                code=error.code,
+                body=error.body,
+                headers=error.headers,
+                hint=self._absent,
+            )
+            error.request_id = self._head.request_id
+        return error
 
 
 def error_from(head: AnswerHead, content: bytes) -> APIStatusError:
