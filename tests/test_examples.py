@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import math
 import os
 import re
 import runpy
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from raw_server import RawServer, json_answer
 
 from chatanywhere.testing import Fault, LoopbackServer, Reply, Request
 
@@ -31,14 +34,14 @@ def example(name: str) -> Callable[[Any], Any]:
     return pytest.mark.parametrize("program", [EXAMPLES / name], ids=[name])
 
 
-def environment(server: LoopbackServer | None) -> dict[str, str]:
+def environment(server: LoopbackServer | RawServer | None) -> dict[str, str]:
     """What a user of this server would set; without a server, there is no key."""
     settings = {"CHATANYWHERE_API_KEY": "any", "CHATANYWHERE_BASE_URL": server.url} if server else {}
     return {**os.environ, **settings, "PYTHONIOENCODING": "utf-8"}
 
 
 def run(
-    program: Path, *arguments: str, server: LoopbackServer | None, typed: str = ""
+    program: Path, *arguments: str, server: LoopbackServer | RawServer | None, typed: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run an example to its end."""
     return subprocess.run(
@@ -244,6 +247,83 @@ def test_a_wrong_key_is_not_tried_on_every_model(program: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("fallback: 401: wrong api key")
     assert len(server.requests) == 1
+
+
+# pictures.py
+
+
+@example("pictures.py")
+def test_a_picture_is_asked_about(program: Path, tmp_path: Path) -> None:
+    """Files are sent as what they are, URLs as they stand, and the answer is not streamed."""
+    picture = tmp_path / "photo"
+    picture.write_bytes(b"GIF89a")
+    with LoopbackServer(["A cat."]) as server:
+        done = run(program, "What is this?", str(picture), "https://example.org/cat.png", server=server)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "A cat.\n", "")
+    assert server.requests[0].json["stream"] is False
+    assert server.requests[0].messages[0]["content"] == [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": "data:image/gif;base64,R0lGODlh"}},
+        {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}},
+    ]
+
+
+@example("pictures.py")
+@pytest.mark.parametrize(("picture", "said"), [("none.png", "none.png"), (__file__, "no PNG")])
+def test_what_is_no_picture_is_told(program: Path, picture: str, said: str) -> None:
+    """A file that is missing or holds something else is told in a line, and nothing is asked."""
+    with LoopbackServer() as server:
+        done = run(program, "What is this?", picture, server=server)
+    assert (done.returncode, done.stdout, server.requests) == (1, "", [])
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# embeddings.py
+
+
+@example("embeddings.py")
+def test_the_nearest_texts_are_found(program: Path, raw_server: RawServer) -> None:
+    """Three of them, the nearest first."""
+    angles = {"bread": 0.0, "dough": 0.2, "Rust": 3.0, "flour": 0.1, "oven": 0.4}
+
+    def steps(request: bytes) -> list[Any]:
+        texts = json.loads(request.partition(b"\r\n\r\n")[2])["input"]
+        vectors = [[math.cos(angles[text]), math.sin(angles[text])] for text in texts]
+        return [json_answer({"data": [{"embedding": vector} for vector in vectors]})]
+
+    raw_server.steps = steps
+    done = run(program, "bread", server=raw_server, typed="dough\nRust\n\nflour\noven\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1.00 flour\n0.98 dough\n0.92 oven\n", "")
+
+
+# balance.py
+
+
+@example("balance.py")
+def test_a_balance_is_told(program: Path, raw_server: RawServer) -> None:
+    """What is left, and the days; what the service does not tell is a question mark."""
+
+    def steps(request: bytes) -> list[Any]:
+        if b"/query/balance" in request:
+            return [json_answer({"balanceTotal": 10, "balanceUsed": 2.5})]
+        return [json_answer([{"time": "2026-11-23 00:00:00", "count": 3, "cost": 0.25}, {"count": 1}])]
+
+    raw_server.steps = steps
+    done = run(program, server=raw_server)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "7.5 CA left, of 10\n2026-11-23: 0.25 CA for 3 calls\n?: ? CA for 1 calls\n"
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("balance.py", []), ("embeddings.py", ["bread"])])
+def test_a_server_without_these_endpoints_is_told(name: str, arguments: list[str], raw_server: RawServer) -> None:
+    """In a line or two, without a traceback."""
+    raw_server.answer(json_answer({"error": {"message": "Invalid URL"}}, "404 No"))
+    done = run(EXAMPLES / name, *arguments, server=raw_server)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"{name.removesuffix('.py')}: 404: Invalid URL\n")
+    assert ("ChatAnywhere's own" in done.stderr) is (name == "balance.py")
+    assert "Traceback" not in done.stderr
 
 
 # test_my_program.py
