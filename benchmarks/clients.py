@@ -489,3 +489,61 @@ ANSWERS: dict[str, Callable[[str], tuple[Answerer, Closer]]] = {
     "aiohttp": aiohttp_answer,
     "AsyncOpenAI": openai_answer,
 }
+
+
+# Embeddings ---------------------------------------------------------------------------------------------------
+
+Embedder = Callable[[list[str]], Any]
+"""Returns a vector for each text."""
+
+
+def chatanywhere_embeddings(url: str) -> Embedder:
+    """The blocking client of this package; it makes lists when they are asked for."""
+    from chatanywhere import Client
+
+    return Client(KEY, base_url=f"{url}/v1").embed
+
+
+def chatanywhere_lists(url: str) -> Embedder:
+    """The same, and the lists are asked for."""
+    embed = chatanywhere_embeddings(url)
+    return lambda texts: list(embed(texts))
+
+
+def chatanywhere_array(url: str) -> Embedder:
+    """The same, as an array of numpy's."""
+    embed = chatanywhere_embeddings(url)
+    return lambda texts: embed(texts).numpy()
+
+
+def openai_embeddings(url: str) -> Embedder:
+    """The OpenAI SDK, which makes lists; it has to be asked for as many texts at a time as the service takes."""
+    from openai import OpenAI
+
+    client = OpenAI(api_key=KEY, base_url=f"{url}/v1")
+
+    def embed(texts: list[str]) -> list[list[float]]:
+        vectors = []
+        for start in range(0, len(texts), 2048):
+            part = client.embeddings.create(model="text-embedding-3-small", input=texts[start : start + 2048])
+            vectors += [item.embedding for item in part.data]
+        return vectors
+
+    return embed
+
+
+def openai_array(url: str) -> Embedder:
+    """The same, and an array of numpy's made of them."""
+    import numpy
+
+    embed = openai_embeddings(url)
+    return lambda texts: numpy.array(embed(texts), numpy.float32)
+
+
+EMBEDDINGS: dict[str, Callable[[str], Embedder]] = {
+    "chatanywhere": chatanywhere_embeddings,
+    "chatanywhere, lists": chatanywhere_lists,
+    "chatanywhere, numpy": chatanywhere_array,
+    "OpenAI": openai_embeddings,
+    "OpenAI, numpy": openai_array,
+}

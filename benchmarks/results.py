@@ -72,6 +72,14 @@ def at_once(number: int, *, beside_aiohttp: float) -> tuple[Row, Row]:
     return Row(title, "seconds by the clock", ours, peers), threads
 
 
+def embeddings(client: str) -> Case:
+    return Case("embed", client, "embed-1536", ("number=10000",))
+
+
+def embedding(title: str, ours: str, peer: Peer) -> Row:
+    return Row(title, "texts a second by the clock", embeddings(ours), (peer,))
+
+
 SSE = Row(
     "20,000 events in a burst",
     "µs of CPU per event",
@@ -174,6 +182,15 @@ ROWS = [
     ),
     THREADS,
     THREADS_UNLIMITED,
+    embedding(
+        "embeddings of 10,000 short texts, 1,536 numbers each",
+        "chatanywhere",
+        Peer(embeddings("OpenAI"), 3, at_least=True),
+    ),
+    embedding(
+        "the same, as an array of numpy's", "chatanywhere, numpy", Peer(embeddings("OpenAI, numpy"), 3, at_least=True)
+    ),
+    embedding("the same, as lists", "chatanywhere, lists", Peer(embeddings("OpenAI"))),
     Row(
         "first text, on a warm connection, median of 300",
         "ms",

@@ -271,6 +271,18 @@ async def at_once(client: str, url: str, number: int) -> Sample:
     return {"value": each["wall"] * number / 1e6, "cpu": each["value"], "threads": most_threads} | used.per(number)
 
 
+def embed(client: str, url: str, number: int) -> Sample:
+    """Embeddings of short texts: texts per second by the clock."""
+    make = clients.EMBEDDINGS[client](url)
+    texts = [f"A short text, the {index}th of its kind." for index in range(number)]
+    make(texts)  # for imports, connections, and the answers that the server keeps
+    with Cost() as cost:
+        vectors = make(texts)
+    assert (len(vectors), len(vectors[-1])) == (number, 1536)
+    each = cost.per(number)
+    return {"value": 1e6 / each["wall"], "cpu": each["value"]}
+
+
 def delay(client: str, url: str) -> Sample:
     """Ms between the moment when a piece was sent, which it says itself, and when it is seen: the 99th percentile."""
     delays = []
@@ -365,6 +377,7 @@ def main() -> None:
         "calls_in_threads": lambda: calls_in_threads(client, url, number),
         "calls_in_tasks": lambda: on_loop(calls_in_tasks),
         "at_once": lambda: on_loop(at_once),
+        "embed": lambda: embed(client, url, number),
         "delay": lambda: delay(client, url),
         "async_delay": lambda: on_loop(async_delay),
         "memory": lambda: memory(client, url),

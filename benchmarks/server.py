@@ -7,6 +7,7 @@ The first part of a request's path says how it is answered; both protocols' path
     /stamped-50-250/v1/chat/completions  the same, and the text of each is the time at which it was sent
     /bulk-64/v1/chat/gpt/                64 MiB of text in chunks of 16 KiB
     /call-1/v1/chat/completions          a short answer, 12 words and the usage, 1 second after the question
+    /embed-1536/v1/embeddings            a vector of 1,536 numbers for each text, as the request's encoding_format says
     /usage/                              JSON: what the server has used so far
 
 `/v1/chat/gpt/` is answered with plain text, everything else with Server-Sent Events. Connections are kept open.
@@ -15,7 +16,10 @@ The first part of a request's path says how it is answered; both protocols' path
 from __future__ import annotations
 
 import asyncio
+import base64
+import functools
 import json
+import math
 import os
 import resource
 import ssl
@@ -23,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,10 +104,23 @@ LAST = {"text": b"", "events": _chunk(_event({}, "stop") + b"data: [DONE]\n\n")}
 TYPE = {"text": b"text/plain; charset=utf-8", "events": b"text/event-stream"}
 CALL = _call()
 
+
+@functools.cache
+def _embeddings(dimensions: int, count: int, encoding: str) -> bytes:
+    """The whole answer to a request for that many vectors, each the same."""
+    vector = array("f", (math.sin(number) / 40 for number in range(dimensions)))
+    encoded = base64.b64encode(vector).decode()
+    value = f'"{encoded}"' if encoding == "base64" else json.dumps([round(number, 9) for number in vector])
+    items = ",".join(f'{{"object":"embedding","index":{index},"embedding":{value}}}' for index in range(count))
+    usage = json.dumps({"prompt_tokens": count, "total_tokens": count})
+    content = f'{{"object":"list","data":[{items}],"model":"text-embedding-3-small","usage":{usage}}}'.encode()
+    return HEAD % b"application/json" + _chunk(content) + END
+
+
 connections = 0  # accepted so far
 
 
-async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str) -> None:
+async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str, content: bytes) -> None:
     name, *numbers = scenario
     if name == "burst":
         count = int(numbers[0])
@@ -116,6 +134,9 @@ async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str) 
         if numbers[0] != "0":
             await asyncio.sleep(float(numbers[0]))
         writer.write(CALL)
+    elif name == "embed":
+        asked = json.loads(content)
+        writer.write(_embeddings(int(numbers[0]), len(asked["input"]), asked.get("encoding_format", "float")))
     elif name == "usage":
         used = {"cpu": time.process_time(), "connections": connections}
         writer.write(HEAD % b"application/json" + _chunk(json.dumps(used).encode()) + END)
@@ -147,11 +168,12 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             path = head.split(b" ", 2)[1].decode()
+            content = b""
             for line in head.split(b"\r\n"):
                 if line.lower().startswith(b"content-length:"):
-                    await reader.readexactly(int(line[15:]))
+                    content = await reader.readexactly(int(line[15:]))
             _, scenario, rest = path.split("/", 2)
-            await _answer(writer, scenario.split("-"), "text" if rest == "v1/chat/gpt/" else "events")
+            await _answer(writer, scenario.split("-"), "text" if rest == "v1/chat/gpt/" else "events", content)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         pass  # the client has gone
