@@ -720,12 +720,16 @@ class AsyncClient:
 
     def __copy__(self) -> AsyncClient:
         duplicate = type(self).__new__(type(self))
-        duplicate._service = Service(self._service.settings)
-        duplicate._workers = self._workers.copy()
+        vars(duplicate).update(vars(self), _service=Service(self._service.settings), _workers=self._workers.copy())
         return duplicate
 
-    def __deepcopy__(self, memo: object) -> AsyncClient:
-        return self.__copy__()
+    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncClient:
+        import copy
+
+        duplicate = self.__copy__()
+        memo[id(self)], memo[id(self._service)] = duplicate, duplicate._service
+        vars(duplicate).update(copy.deepcopy(vars(self), memo))  # what a subclass has added
+        return duplicate
 
     def __getstate__(self) -> dict[str, Any]:
         return {"workers": self._workers, **self._service.settings.arguments()}

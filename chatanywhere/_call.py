@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import enum
-import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +34,7 @@ from ._protocols.json_body import edited, fields_of
 from ._protocols.protocol import Endpoint, as_messages, bearer
 from ._protocols.service import ErrorDecoder
 from ._reading import Reading
-from ._secrets import Secrets
+from ._secrets import Secrets, without_secrets
 
 if TYPE_CHECKING:
     from ._schema import Output
@@ -235,9 +234,10 @@ class Service:
     def describe(self) -> str:
         """What a client's repr says between its brackets."""
         settings = self.settings
-        hosts = tuple(re.sub(r"\?.*", "?…", host) for host in settings.hosts)  # a query may hold a key
+        hosts = tuple(map(without_secrets, settings.hosts))
         models = settings.models if len(settings.models) > 1 else settings.models[0]
-        return f"protocol={settings.protocol!r}, base_url={hosts!r}, model={models!r}"
+        words = f"protocol={settings.protocol!r}, base_url={hosts!r}, model={models!r}"
+        return settings.secrets.hide(words)
 
 
 def _output(response_format: Any, keep_text: bool) -> Output | None:
@@ -317,7 +317,9 @@ class Call(Generic[T]):
         self._repeats_timeouts = repeats_timeouts
         own_headers = checked_headers(headers)
         self._headers = {**(settings.headers or {}), **own_headers}
-        self._secrets = settings.secrets | Secrets.of(headers=own_headers) if own_headers else settings.secrets
+        self._secrets = settings.secrets
+        if own_headers or self._query:
+            self._secrets |= Secrets.of(headers=own_headers, urls=[endpoint_url("", "", self._query)])
         self._retry = Retry.of(settings.retry if retry is DEFAULT else retry)
         self._attempts = 0
         self._earlier = 0  # attempts at other hosts and alternatives
@@ -634,15 +636,24 @@ class Call(Generic[T]):
         error.attempts = self._attempts
         if error.request_id is None and self.response is not None:
             error.request_id = self.response.request_id
-        environment = Secrets.of(proxies=self._service.transport.environment_proxies())
-        (self._secrets | environment).remove_from(error)
+        self._all_secrets().remove_from(error)
         return error
+
+    def _all_secrets(self) -> Secrets:
+        """Those of the client, of this call, and of the environment."""
+        return self._secrets | Secrets.of(urls=self._service.transport.environment_proxies())
 
     @property
     def request_id(self) -> str | None:
         """The server's name for the request, if it gave one; for a call that has been answered."""
         name = None if self.response is None else self.response.request_id
-        return None if name is None else self._secrets.hide(name)
+        return None if name is None else self._all_secrets().hide(name)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Those of the answer; for a call that has been answered."""
+        assert self.response is not None
+        return self._all_secrets().hide_in(self.response.headers)
 
     # Hosts --------------------------------------------------------------------------------------------------
 

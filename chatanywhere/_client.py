@@ -542,11 +542,16 @@ class Client:
 
     def __copy__(self) -> Client:
         duplicate = type(self).__new__(type(self))
-        duplicate._service = type(self._service)(self._service.settings)
+        vars(duplicate).update(vars(self), _service=type(self._service)(self._service.settings))
         return duplicate
 
-    def __deepcopy__(self, memo: object) -> Client:
-        return self.__copy__()
+    def __deepcopy__(self, memo: dict[int, Any]) -> Client:
+        import copy
+
+        duplicate = self.__copy__()
+        memo[id(self)], memo[id(self._service)] = duplicate, duplicate._service
+        vars(duplicate).update(copy.deepcopy(vars(self), memo))  # what a subclass has added
+        return duplicate
 
     def __getstate__(self) -> dict[str, Any]:
         return self._service.settings.arguments()

@@ -19,7 +19,7 @@ from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 from ._protocols import find_protocol
 from ._protocols.protocol import ChatProtocol
 from ._protocols.service import HOST, KEY_PAGE
-from ._secrets import Secrets, without_password
+from ._secrets import Secrets, without_secrets
 
 Url: TypeAlias = "str | Sequence[str]"
 Model: TypeAlias = "str | Sequence[str]"
@@ -27,6 +27,12 @@ Model: TypeAlias = "str | Sequence[str]"
 _MAX_RESPONSE = 256 * 1024 * 1024  # bytes
 
 _QUOTES = tuple("\"'`“”‘’„«»")
+
+_HOST_NAME = re.compile(r"(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?")
+"""With the characters of all scripts, and the underscores of containers; names that DNS has are at most as long."""
+
+_LIKE_A_KEY = re.compile(r"(?:Bearer\s.*|sk-[\w-]*|eyJ[\w-]*\.[\w.-]*|[\w+=-]{20,})", re.DOTALL)
+"""What has no scheme, and is no host with a domain or a port, nor a short name of one's own network."""
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "api_key": ((str, type(None)), "a str"),
@@ -92,7 +98,7 @@ class Settings:
     """
 
     api_key: str | None = field(default=None, repr=False)
-    base_url: Url | None = None
+    base_url: Url | None = field(default=None, repr=False)
     protocol: str = "openai"
     model: Model | None = None
     timeout: TimeoutLike = Timeout()  # noqa: RUF009  frozen
@@ -103,7 +109,7 @@ class Settings:
     max_response_bytes: int | None = DEFAULT
     keepalive_expiry: float | None = 30.0
     wire: ChatProtocol = field(init=False, repr=False)
-    hosts: tuple[str, ...] = field(init=False)
+    hosts: tuple[str, ...] = field(init=False, repr=False)
     key: str | None = field(init=False, repr=False)
     models: tuple[str, ...] = field(init=False)
     ca: bool | str = field(init=False)
@@ -115,6 +121,8 @@ class Settings:
         check_max_response_bytes(self.max_response_bytes)
         if self.keepalive_expiry is not None and not 0 <= self.keepalive_expiry < math.inf:  # nor nan
             raise ValueError(f"keepalive_expiry={self.keepalive_expiry}: seconds, at least 0, or None for no limit")
+        if isinstance(self.base_url, (bytes, bytearray)):  # which are iterable
+            raise TypeError(f"base_url must be a str or several, not {type(self.base_url).__name__}")
         base_url = self.base_url if self.base_url is None or isinstance(self.base_url, str) else tuple(self.base_url)
         hosts, key = _find_service(wire, base_url, self.api_key)
         models = checked_models(self.model)
@@ -130,9 +138,9 @@ class Settings:
             "wire": wire,
             "hosts": hosts,
             "key": key,
-            "secrets": Secrets.of(key=key, headers=headers, proxies=[self.proxy, proxy]),
+            "secrets": Secrets.of(key=key, headers=headers, urls=[self.proxy, proxy, *hosts]),
             "model": self.model if self.model is None or isinstance(self.model, str) else models,
-            "models": models or (os.environ.get("CHATANYWHERE_MODEL") or wire.default_model,),
+            "models": models or (_variable("CHATANYWHERE_MODEL") or wire.default_model,),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -232,10 +240,8 @@ def checked_query(query: Mapping[str, object] | None) -> list[tuple[str, str]]:
         ValueError: one can't be sent.
     """
     checked = parameters(query or {})
-    try:
-        urlencode(checked)
-    except UnicodeEncodeError:
-        raise ValueError("extra_query or query has half a character, which no URL can have") from None
+    if any("\ud800" <= character <= "\udfff" for each in checked for character in "".join(each)):
+        raise ValueError("extra_query or query has half a character, which no URL can have")
     return checked
 
 
@@ -261,20 +267,23 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """Return headers that can be sent.
 
     Raises:
-        ValueError, TypeError: a name or a value can't be.
+        ValueError, TypeError: a name or a value can't be. The message shows no value, and nothing that is no name.
     """
     checked = {}
-    for name, value in (headers or {}).items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"headers[{name!r}]: names and values must be str")
+    for number, (name, value) in enumerate((headers or {}).items(), 1):
+        if not isinstance(name, str):
+            raise TypeError(f"headers: name number {number} must be a str, not {type(name).__name__}")
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-            raise ValueError(f"headers: {name!r} is not the name of a header (RFC 9110, section 5.1)")
+            raise ValueError(
+                f"headers: name number {number} is not the name of a header (RFC 9110, section 5.1): "
+                "write {'Name': 'value'}"
+            )
+        if not isinstance(value, str):
+            raise TypeError(f"headers[{name!r}] must be a str, not {type(value).__name__}")
         if name.lower() in ("content-length", "transfer-encoding"):
             raise ValueError(f"headers: {name!r} is set by the client, from what it sends")
-        try:
-            value.encode("latin-1")
-        except UnicodeEncodeError:
-            raise ValueError(f"headers[{name!r}] has a character that is not Latin-1") from None
+        if any(character > "\xff" for character in value):
+            raise ValueError(f"headers[{name!r}] has a character that is not Latin-1")
         if re.search(r"[\r\n\0]", value):
             raise ValueError(f"headers[{name!r}] has a line break or a NUL")
         checked[name] = value.strip()
@@ -292,16 +301,20 @@ def _checked_verify(verify: bool | str | os.PathLike[str]) -> bool | str:
 
 def _find_service(wire: ChatProtocol, base_url: Url | None, api_key: str | None) -> tuple[tuple[str, ...], str | None]:
     """Decide on hosts and key: from the arguments, then the environment, then the protocol."""
-    urls = (os.environ.get("CHATANYWHERE_BASE_URL") or None) if base_url in (None, "") else base_url
-    key = api_key or os.environ.get("CHATANYWHERE_API_KEY") or None  # CI writes a secret that is not set as ""
-    if wire.needs_key:
-        # A key and host set up for OpenAI's own library are meant for ChatAnywhere only if the host is one.
-        their_url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
-        if their_url and _is_service(their_url):
-            urls = their_url if urls is None else urls
-            if key is None and all(map(_is_service, _hosts(wire, urls))):
-                key = os.environ.get("OPENAI_API_KEY")
-    hosts = _hosts(wire, wire.base_urls if urls is None else urls)
+    urls = _variable("CHATANYWHERE_BASE_URL") if base_url in (None, "") else base_url
+    key = api_key or _variable("CHATANYWHERE_API_KEY")
+    their_url = _variable(_their_variable()) if wire.needs_key else None
+    # A key and host set up for OpenAI's own library are meant for ChatAnywhere only if the host is one.
+    is_ours = their_url is not None and _is_service(their_url)
+    if urls is None:
+        urls = their_url if is_ours and their_url else wire.base_urls
+    try:
+        hosts = _hosts(wire, urls)
+    except ValueError as error:
+        Secrets.of(key=key).remove_from(error)
+        raise
+    if is_ours and key is None and all(map(_is_service, hosts)):
+        key = _variable("OPENAI_API_KEY")
     if key is not None:
         key = key.strip()
         if key[:1] in _QUOTES or key[-1:] in _QUOTES:
@@ -317,20 +330,31 @@ def _find_service(wire: ChatProtocol, base_url: Url | None, api_key: str | None)
 
 def _why_not_theirs(hosts: Sequence[str]) -> str:
     """Why the key that is set up for OpenAI's own library is not used, if there is one."""
-    if not os.environ.get("OPENAI_API_KEY"):
+    if _variable("OPENAI_API_KEY") is None:
         return ""
-    their_url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
+    name = _their_variable()
+    their_url = _variable(name)
     if their_url and _is_service(their_url):
         reason = f"goes to ChatAnywhere's hosts only, and base_url is {_shown(hosts)}"
     else:
-        said = f"is {without_password(their_url)}" if their_url else "is not set"
-        reason = f"is used only if OPENAI_BASE_URL names one of ChatAnywhere's hosts, and that {said}"
+        said = f"is {without_secrets(their_url)}" if their_url else "is not set"
+        reason = f"is used only if {name} names one of ChatAnywhere's hosts, and that {said}"
     return f". OPENAI_API_KEY is set, but {reason}"
 
 
+def _variable(name: str) -> str | None:
+    """A variable of the environment, None if it is empty, as CI writes one that is not set."""
+    return os.environ.get(name, "").strip() or None
+
+
+def _their_variable() -> str:
+    """The variable that has the base URL of OpenAI's own library: its first versions had another one."""
+    old, new = "OPENAI_API_BASE", "OPENAI_BASE_URL"
+    return old if _variable(old) and not _variable(new) else new
+
+
 def _shown(hosts: Sequence[str]) -> str:
-    """Base URLs as an error may show them: without their queries, which may hold a key."""
-    return ", ".join(host.partition("?")[0] for host in hosts)
+    return ", ".join(map(without_secrets, hosts))
 
 
 def _warn(message: str) -> None:
@@ -374,11 +398,18 @@ def _base_url(wire: ChatProtocol, url: str) -> str:
     if not isinstance(url, str):
         raise TypeError(f"base_url must be a str or several, not {type(url).__name__}")
     text = url.strip()
-    parts = _split(text if "://" in text else f"https://{text}")
-    if parts and "://" not in text and _is_loopback(parts):
+    has_scheme = "://" in text
+    if not has_scheme and _LIKE_A_KEY.fullmatch(text):
+        raise ValueError(
+            "base_url looks like a key, which goes into api_key=; if it is a host, write https:// before it"
+        )
+    parts = _split(text if has_scheme else f"https://{text}")
+    if parts and not has_scheme and _is_loopback(parts):
         parts = parts._replace(scheme="http")
-    if not parts or parts.scheme not in ("http", "https") or not text.isprintable():
-        raise ValueError(f"base_url={without_password(url)!r}: not a URL such as https://api.chatanywhere.tech/v1")
+    if not parts or parts.scheme not in ("http", "https") or not text.isprintable() or " " in text:
+        shown = f"base_url={without_secrets(url)!r}" if has_scheme else "base_url"
+        several = "; several are a list: [url, url]" if "," in text else ""
+        raise ValueError(f"{shown}: not a URL such as https://api.chatanywhere.tech/v1{several}")
     if "@" in parts.netloc or parts.fragment:
         raise ValueError("base_url must have no user, password or fragment: the key goes into api_key=")
     path, full = parts.path.rstrip("/"), wire.chat.path.rstrip("/")
@@ -411,7 +442,8 @@ def _split(url: str) -> SplitResult | None:
     """The parts of a URL, None if it has no valid host and port."""
     try:
         parts = urlsplit(url)
-        return parts if parts.hostname and parts.port != 0 else None
+        valid = "[" in parts.netloc or _HOST_NAME.fullmatch(parts.hostname or "")
+        return parts if valid and parts.port != 0 and not parts.netloc.endswith(":") else None
     except ValueError:
         return None
 

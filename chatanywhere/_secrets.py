@@ -1,7 +1,12 @@
 """What nobody is to see, keys and passwords, and how it is taken out of what a server may have repeated.
 
-This is the one place that does so. It is used at the border: on every error before the program gets it, on the server's
-name for a request, and on what urllib3 logs during a call.
+This is the one place that does so. It is used at the border: on every error before the program gets it, on the headers
+of an answer, on what urllib3 logs during a call, and on what a client says of itself.
+
+A secret comes back as it is, or as JSON, HTML, a URL or Python writes it, one inside of the other, or broken into
+lines. These are too many spellings to look for each. So the text is read: its blanks are left out and its escapes
+become the characters that they stand for, time and again; and in each of these readings the secret, read likewise, is
+looked for. The time that it takes grows with the text and with the secret, and is short where nothing is found.
 """
 
 from __future__ import annotations
@@ -15,54 +20,94 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-_LEAST = 8  # characters; what is shorter is a placeholder, and may be part of a word
-_SHOWN = 6  # of a secret that was cut in two, fewer characters than these may be seen
+_LEAST = 4  # characters; what is shorter is part of too many words
+_LONG = 8  # characters; what is shorter is hidden only where it stands alone, for it may be part of a word
+_SHOWN = 6  # of a long secret that was cut in two, fewer characters than these may be seen
+_READINGS = 3  # of one text, as of a URL in JSON in a page
 _MAX_DEPTH = 120  # of lists and dicts; bodies of errors are less deep
+_MAX_TEXT = 256 * 1024  # characters of a text that an error keeps, which may be all that came
 _MASK = "***"
 
-_NAMES = re.compile("(.*-)?(authorization|api-?key|cookie|token|secret)", re.IGNORECASE)
-"""The headers whose values are secrets."""
+_NAMES = re.compile(
+    r"auth|key|token|secret|passw|passphrase|pwd|credential|signature|session|cookie|jwt|\A(?:sig|code)\Z",
+    re.IGNORECASE,
+)
+"""What the names of headers, and of parameters in URLs, have in them whose values are secrets."""
+
+_ESCAPE = re.compile(
+    r"""\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"""  # two for one character
+    r"""|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4}|\\["'\\/bfnrt]"""
+    r"""|%[0-9a-fA-F]{2}|&(?:\#[0-9]{1,9}|\#[xX][0-9a-fA-F]{1,8}|[A-Za-z][A-Za-z0-9]{1,31});"""
+)
+_LETTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+# Where something has cut a text off, an excerpt, a limit or the end of a block; perhaps within an escape.
+_CUT = re.compile(r"""(?:\\(?:u\w{0,3}|x\w?)?|%\w?|&\#?\w{0,8})?(?:['"…]|\Z)""")
+_CUT_BACKWARDS = re.compile(r""";?\w{0,5}\#?(?:['"…]|\Z)""")
 
 _LOGGERS = ("connection", "connectionpool", "poolmanager", "response", "util.retry")
 """Of urllib3. A filter holds for one logger, not for those below it."""
 
 
 class Secrets:
-    """Strings that are not to be shown, in all the spellings in which they may come back."""
+    """Strings that are not to be shown, however they are written when they come back."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        self._spellings = {each for value in values if len(value) >= _LEAST for each in _spellings(value)}
-        self._patterns: dict[str, re.Pattern[str]] = {}
+        self._values = frozenset(value for value in values if len(value) >= _LEAST)
+        self._known: tuple[_Known, ...] | None = None  # until `_ways_to_write` is asked for them
 
     @classmethod
     def of(
-        cls, *, key: str | None = None, headers: Mapping[str, str] | None = None, proxies: Iterable[str | None] = ()
+        cls, *, key: str | None = None, headers: Mapping[str, str] | None = None, urls: Iterable[str | None] = ()
     ) -> Secrets:
-        """Collect the secrets of a request: the key, those among its headers, the passwords in URLs of proxies."""
-        values = [key or ""]
+        """Collect the secrets of a request: the key, those among its headers, those in URLs, proxies' included."""
+        values = list(_tokens(key or ""))
         for name, value in (headers or {}).items():
-            if _NAMES.fullmatch(name):
+            if _NAMES.search(name):
                 values += _in_header(name.lower(), value)
-        for proxy in proxies:
-            values += _in_url(proxy or "")
+        for url in urls:
+            values += _in_url(url or "")
         return cls(values)
 
     def __or__(self, other: Secrets) -> Secrets:
-        both = Secrets()
-        both._spellings = self._spellings | other._spellings
+        if other._values <= self._values:
+            return self
+        both = Secrets(self._values | other._values)
+        both._known = (*self._ways_to_write(), *other._ways_to_write())  # those of a client are known to its calls
         return both
 
     def hide(self, text: str) -> str:
         """The text without the secrets, and without parts of them at the ends of the text or of what it quotes."""
-        for secret in sorted(self._spellings, key=len, reverse=True):
-            if secret[:_SHOWN] in text or secret[-_SHOWN:] in text:
-                if secret not in self._patterns:
-                    self._patterns[secret] = _pattern(secret)
-                text = self._patterns[secret].sub(_MASK, text)
-        return text
+        if not self._values or len(text) < _LEAST:
+            return text
+        known = self._ways_to_write()
+        spans: list[tuple[int, int]] = []
+        for depth, reading in enumerate(_readings(text)):
+            found = [each for each in known if each.head in reading or each.tail in reading]
+            if not found:
+                continue
+            begins, ends = _places(text, depth)
+            for each in found:
+                places = ((begins[start], ends[end - 1]) for start, end in _occurrences(reading, each.text))
+                spans += (span for span in places if len(each.text) >= _LONG or _stands_alone(text, *span))
+        return _masked(text, spans) if spans else text
+
+    def hide_in(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """The headers of an answer without the secrets: themselves, if they have none."""
+        whole = '"'.join(part for field in headers.items() for part in field)
+        if self.hide(whole) == whole:
+            return headers
+        kind: Any = type(headers)
+        cleaned: Mapping[str, str] = kind([(self.hide(name), self.hide(value)) for name, value in headers.items()])
+        return cleaned
+
+    def _ways_to_write(self) -> tuple[_Known, ...]:
+        if self._known is None:
+            self._known = tuple({each for value in self._values for each in _ways_to_write(value)})
+        return self._known
 
     def remove_from(self, error: BaseException) -> None:
         """Take the secrets out of an error, and out of those that it was made from.
@@ -90,15 +135,15 @@ class Secrets:
                     setattr(each, name, cleaned)
 
     def _clean(self, value: Any, depth: int = 0) -> Any:
-        """A value without the secrets: itself, if it has none."""
+        """A value without the secrets: itself, if it has none and is not excessively long."""
         kind = type(value)
         if kind is str:
-            text = self.hide(value)
+            text = self.hide(value if len(value) <= _MAX_TEXT else f"{value[:_MAX_TEXT]}…")
             return value if text == value else text
         if kind in (bytes, bytearray):
-            text = value.decode("latin-1")
+            text = value[:_MAX_TEXT].decode("latin-1")
             hidden = self.hide(text)
-            return value if hidden == text else kind(hidden.encode("latin-1"))
+            return value if hidden == text and len(value) <= _MAX_TEXT else kind(hidden.encode("latin-1"))
         if depth == _MAX_DEPTH or kind not in (dict, list, tuple):
             return value
         items = [part for pair in value.items() for part in pair] if kind is dict else list(value)
@@ -117,57 +162,186 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _pattern(secret: str) -> re.Pattern[str]:
-    """Matches a secret, and a part of it where something has cut the rest off: an excerpt, a limit, a block's end."""
-    beginnings = "|".join(re.escape(secret[:size]) for size in range(len(secret) - 1, _SHOWN - 1, -1))
-    ends = "|".join(re.escape(secret[-size:]) for size in range(len(secret) - 1, _SHOWN - 1, -1))
-    return re.compile(rf"{re.escape(secret)}|(?:{beginnings})(?=['\"…]|\Z)|(?:(?<=['\"…])|\A)(?:{ends})")
+# Readings of a text -------------------------------------------------------------------------------------------
 
 
-def _spellings(secret: str) -> set[str]:
-    """The ways in which a secret comes back: as it is, quoted by Python, in JSON, HTML or a URL."""
-    import html  # here and not above, for importing the client is to be cheap
+def _readings(text: str) -> Iterator[str]:
+    """The text, and what it is without blanks and with its escapes read; the same of that, and so on."""
+    yield text
+    for _ in range(_READINGS):
+        before, text = text, "".join(text.split())
+        if "\\" in text or "%" in text or "&" in text:
+            text = _ESCAPE.sub(_character, text)
+        if text == before:
+            return
+        yield text
 
+
+def _character(escape: re.Match[str]) -> str:
+    """What an escape stands for."""
+    first, second = escape[0][0], escape[0][1]
+    if first == "%":
+        return chr(int(escape[0][1:], 16))
+    if first == "&":
+        import html  # here and not above, for importing the client is to be cheap
+
+        return html.unescape(escape[0])
+    if second == "u":
+        character: str = json.loads(f'"{escape[0]}"')
+        return character
+    return chr(int(escape[0][2:], 16)) if second in "xU" else _LETTERS.get(second, second)
+
+
+def _places(text: str, depth: int) -> tuple[list[int], list[int]]:
+    """Where in the text each character of its reading of that depth begins, and where it ends."""
+    begins, ends = list(range(len(text))), list(range(1, len(text) + 1))
+    for _ in range(depth):
+        seen = [place for place, character in enumerate(text) if not character.isspace()]
+        text = "".join(text.split())
+        begins, ends = [begins[place] for place in seen], [ends[place] for place in seen]
+        done, read = 0, [""]
+        new_begins: list[int] = []
+        new_ends: list[int] = []
+        for escape in _ESCAPE.finditer(text):
+            start, end = escape.span()
+            character = _character(escape)
+            read += (text[done:start], character)
+            new_begins += begins[done:start] + [begins[start]] * len(character)
+            new_ends += ends[done:start] + [ends[end - 1]] * len(character)
+            done = end
+        text = "".join((*read, text[done:]))
+        begins, ends = new_begins + begins[done:], new_ends + ends[done:]
+    return begins, ends
+
+
+# Finding ------------------------------------------------------------------------------------------------------
+
+
+class _Known(NamedTuple):
+    """A way to write a secret, and what has to be in a text that has a part of it."""
+
+    text: str
+    head: str
+    tail: str
+
+
+def _ways_to_write(secret: str) -> Iterator[_Known]:
+    """The ways that reading does not bring to one."""
     plain = {secret, secret.encode("utf-8", "replace").decode("latin-1")}  # as headers are read
-    ways = (repr, ascii, json.dumps)
-    quoted = {way(each)[1:-1] for each in plain for way in ways}
-    return plain | quoted | {html.escape(secret), quote(secret, safe=""), quote(secret, safe="!$&'()*+,;=:")}
+    texts = {reading for each in plain for reading in _readings(each)}
+    texts |= {each.replace(" ", "+") for each in texts}  # in a query
+    if len(secret) >= _LONG:
+        texts |= set(_in_base64(secret.encode("utf-8", "replace")))
+    return (_Known(each, each[:_SHOWN], each[-_SHOWN:]) for each in texts if len(each) >= _LEAST)
+
+
+def _in_base64(secret: bytes) -> Iterator[str]:
+    """What base64 makes of it wherever it stands; four characters are three bytes, so there are three ways."""
+    for before in range(3):
+        whole = base64.b64encode(bytes(before) + secret).decode()
+        text = whole[
+            (before * 8 + 5) // 6 : (before + len(secret)) * 8 // 6
+        ]  # without those that others have a part in
+        yield text
+        yield text.replace("+", "-").replace("/", "_")
+
+
+def _occurrences(text: str, secret: str) -> Iterator[tuple[int, int]]:
+    """Where the secret is; if it is long, also where its beginning is followed by a cut, or its end follows one."""
+    if len(secret) < _LONG:
+        start = text.find(secret)
+        while start != -1:
+            yield start, start + len(secret)
+            start = text.find(secret, start + 1)
+        return
+    yield from _beginnings(text, secret, _CUT)
+    size = len(text)
+    yield from ((size - end, size - start) for start, end in _beginnings(text[::-1], secret[::-1], _CUT_BACKWARDS))
+
+
+def _beginnings(text: str, secret: str, cut: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+    """Where the secret is, or its beginning with a cut behind it. Takes linear time (Knuth, Morris and Pratt)."""
+    size = len(secret)
+    if secret[:_SHOWN] not in text:
+        return
+    letters = [*secret, None, *text]
+    longest = [0]  # of what ends at each letter, the longest that is a beginning of the secret
+    for place in range(1, len(letters)):
+        letter, length = letters[place], longest[-1]
+        while length and letters[length] != letter:
+            length = longest[length - 1]
+        length += letters[length] == letter
+        longest.append(length)
+        end = place - size
+        if end > 0 and (length == size or (length >= _SHOWN and cut.match(text, end))):
+            yield end - length, end
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether a part of a text is no part of a word."""
+    return not (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum())
+
+
+def _masked(text: str, spans: list[tuple[int, int]]) -> str:
+    pieces: list[str] = []
+    done = 0
+    for start, end in sorted(spans):
+        if start > done or not pieces:
+            pieces += (text[done:start], _MASK)
+        done = max(done, end)
+    return "".join((*pieces, text[done:]))
+
+
+# Where secrets are --------------------------------------------------------------------------------------------
+
+
+def _tokens(*values: str) -> list[str]:
+    """Those that are not, by all appearances, a placeholder, a word or a number, which others may use as well."""
+    return [value for value in values if len(value) >= _LONG or not (value.isalpha() or value.isdigit())]
 
 
 def _in_header(name: str, value: str) -> list[str]:
-    """The secrets in the value of a header."""
-    if name.endswith("cookie"):
-        return [value, *(part.partition("=")[2].strip(' "') for part in value.split(";"))]
-    if not name.endswith("authorization"):
-        return [value]
+    """The secrets in the value of a header whose name says that it has some."""
+    pairs = [(part.partition("=")[0], part.partition("=")[2].strip('"')) for part in re.split(r"[\s,;]+", value)]
+    if "cookie" in name:
+        return [each for each in (value, *(text for _, text in pairs)) if len(each) >= _LONG]  # others are settings
     scheme, _, credentials = value.partition(" ")
     if not credentials:
-        return [value]
-    decoded = []
+        return _tokens(value)
+    found = _tokens(credentials.strip(), *(text for each, text in pairs if each == "response" or _NAMES.search(each)))
+    if "authorization" not in name:
+        found += _tokens(value)
     if scheme.lower() == "basic":
         with contextlib.suppress(binascii.Error, UnicodeDecodeError):
-            decoded = _pair(*base64.b64decode(credentials).decode().partition(":")[::2])
-    return [credentials, *decoded]
+            found += _pair(*base64.b64decode(credentials).decode().partition(":")[::2])
+    return found
 
 
 def _in_url(url: str) -> list[str]:
-    """The secrets of a URL with a user and a password, or with one of them."""
+    """The secrets of a URL: a user and a password, or one of them, and parameters that have the names of secrets."""
     try:
-        userinfo = urlsplit(url).netloc.rpartition("@")[0]
+        parts = urlsplit(url)
     except ValueError:
         return []
-    user, _, password = userinfo.partition(":")
-    return [*_pair(user, password), *_pair(unquote(user), unquote(password))]
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    parameters = parse_qsl(parts.query, errors="replace") if parts.query else ()
+    return [
+        *_pair(user, password),
+        *_pair(unquote(user), unquote(password)),
+        *_tokens(*(value for name, value in parameters if _NAMES.search(name))),
+    ]
 
 
 def _pair(user: str, password: str) -> list[str]:
+    if not user and not password:
+        return []
     pair = f"{user}:{password}"
     basic = base64.b64encode(pair.encode("utf-8", "replace")).decode()
     latin = base64.b64encode(pair.encode("latin-1", "replace")).decode()  # which is what requests sends
-    return [password or user, pair, basic, latin] if user or password else []
+    return [password or user, pair, basic, latin]
 
 
-def without_password(url: str) -> str:
+def without_secrets(url: str) -> str:
     """What may be shown of a URL that is perhaps none: not what stands before an `@`, nor its query."""
     shown = re.sub(r"\A([a-zA-Z0-9+.-]*://)?.*@", rf"\1{_MASK}@", url, flags=re.DOTALL)  # a password may have a "?"
     shown, mark, _ = shown.partition("?")

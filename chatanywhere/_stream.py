@@ -146,8 +146,9 @@ class BaseStream(Generic[Parsed]):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers of the answer; keys are case-insensitive."""
-        return self._response().headers
+        """The headers of the answer; keys are case-insensitive. A secret that the server repeats is `***`."""
+        self._response()
+        return self._call.headers
 
     @property
     def request_id(self) -> str | None:

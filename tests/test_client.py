@@ -269,7 +269,7 @@ def test_the_model_is_chosen_by_call_client_and_environment(
         ("Hi", {"headers": {"X": "a\r\nb"}}, ValueError, "line break"),
         ("Hi", {"headers": {"X": "中"}}, ValueError, "Latin-1"),
         ("Hi", {"headers": {"X Y": "a"}}, ValueError, "not the name of a header"),
-        ("Hi", {"headers": {"X": 5}}, TypeError, "must be str"),
+        ("Hi", {"headers": {"X": 5}}, TypeError, "must be a str"),
         ("Hi", {"headers": ["X"]}, TypeError, "headers must be a dict"),
         ("Hi", {"model": 3}, TypeError, "model must be a str"),
     ],

@@ -19,7 +19,7 @@ from raw_server import RawServer
 from chatanywhere import APIStatusError, ChatAnywhereError, Client, ProtocolError, Retry
 from chatanywhere._http import connections
 from chatanywhere._http.environment import checked_proxy
-from chatanywhere._secrets import Secrets, without_password
+from chatanywhere._secrets import Secrets, without_secrets
 
 KEY = "sk-0123456789abcdef0123"
 TOKEN = "tok-ABCDEFGHIJ-klmnop"
@@ -401,7 +401,7 @@ def test_a_base_url_that_can_not_be_used_is_shown_without_its_password(scheme: s
 )
 def test_the_rest_of_a_url_is_shown(url: str, shown: str) -> None:
     """Who has mistyped a URL sees where."""
-    assert without_password(url) == shown
+    assert without_secrets(url) == shown
 
 
 def test_the_message_of_a_wrong_url_has_the_rest_of_it() -> None:

@@ -256,7 +256,7 @@ def _open_publicly(scope: CallScope, adapter: _Adapter, request: HTTPRequest, ma
     limits: Any = (scope.timeout.connect, scope.timeout.read) if mock else None
     verify = environment.ca_bundle(adapter.verify) if mock and adapter.verify else bool(adapter.verify)
     proxies = adapter.proxies(request.url)
-    with hidden_in_logs(Secrets.of(headers=request.headers, proxies=proxies.values())):
+    with hidden_in_logs(Secrets.of(headers=request.headers, urls=[request.url, *proxies.values()])):
         answer = (mock or adapter).send(prepared, stream=True, timeout=limits, verify=verify, proxies=proxies)
     try:
         return PublicExchange(scope, mock, answer, max_bytes)
