@@ -29,8 +29,8 @@ class Client:
 
     It holds configuration and a connection pool. Threads may share it, a process may go on using it after a
     fork, and it pickles: its configuration only, and never the key, which the new process reads from its own
-    environment. What `headers` and `proxy` hold is configuration, secrets included. A copy made by `copy` or
-    `deepcopy`, which stays in the process, keeps the key, and has connections of its own.
+    environment. What `headers`, `base_url` and `proxy` hold is configuration, secrets included. A copy made by
+    `copy` or `deepcopy`, which stays in the process, keeps the key, and has connections of its own.
 
     Args:
         api_key: the key; else `CHATANYWHERE_API_KEY`, else `OPENAI_API_KEY` if `OPENAI_BASE_URL` (or

@@ -4,9 +4,9 @@ This is the one place that does so. It is used at the border: on every error bef
 of an answer, on what urllib3 logs during a call, and on what a client says of itself.
 
 A secret comes back as it is, or as JSON, HTML, a URL or Python writes it, one inside of the other, or broken into
-lines. These are too many spellings to look for each. So the text is read: its blanks are left out and its escapes
-become the characters that they stand for, time and again; and in each of these readings the secret, read likewise, is
-looked for. The time that it takes grows with the text and with the secret, and is short where nothing is found.
+lines. These are too many spellings to look for each. So the text is read, time and again: escapes become the characters
+that they stand for, and blanks are left out; and in each of these readings the secret, read likewise, is looked for.
+The time that it takes grows with the text and with the secret, and is short where nothing is found.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 _LEAST = 4  # characters; what is shorter is part of too many words
@@ -32,7 +32,7 @@ _MAX_TEXT = 256 * 1024  # characters of a text that an error keeps, which may be
 _MASK = "***"
 
 _NAMES = re.compile(
-    r"auth|key|token|secret|passw|passphrase|pwd|credential|signature|session|cookie|jwt|\A(?:sig|code)\Z",
+    r"auth|key|token|secret|passw|passphrase|pwd|credential|signature|session|cookie|jwt|(?<![\w-])(?:sig|code)(?![\w-])",
     re.IGNORECASE,
 )
 """What the names of headers, and of parameters in URLs, have in them whose values are secrets."""
@@ -40,13 +40,13 @@ _NAMES = re.compile(
 _ESCAPE = re.compile(
     r"""\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"""  # two for one character
     r"""|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4}|\\["'\\/bfnrt]"""
-    r"""|%[0-9a-fA-F]{2}|&(?:\#[0-9]{1,9}|\#[xX][0-9a-fA-F]{1,8}|[A-Za-z][A-Za-z0-9]{1,31});"""
+    r"""|%[0-9a-fA-F]{2}|&(?:\#([0-9]{1,9}|[xX][0-9a-fA-F]{1,8})|[A-Za-z][A-Za-z0-9]{1,31});"""
 )
 _LETTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 # Where something has cut a text off, an excerpt, a limit or the end of a block; perhaps within an escape.
-_CUT = re.compile(r"""(?:\\(?:u\w{0,3}|x\w?)?|%\w?|&\#?\w{0,8})?(?:['"…]|\Z)""")
-_CUT_BACKWARDS = re.compile(r""";?\w{0,5}\#?(?:['"…]|\Z)""")
+_CUT = re.compile(r"""(?:\\(?:u\w{0,3}|x\w?)?|%\w?|&\#?\w{0,8}){0,2}(?:['"…]|\Z)""")
+_CUT_BACKWARDS = re.compile(r"""(?:[0-9a-fA-F]|[\w\#;]{0,8}[0-9;][\w\#;]{0,8})?(?:['"…]|\Z)""")
 
 _LOGGERS = ("connection", "connectionpool", "poolmanager", "response", "util.retry")
 """Of urllib3. A filter holds for one logger, not for those below it."""
@@ -57,7 +57,7 @@ class Secrets:
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._values = frozenset(value for value in values if len(value) >= _LEAST)
-        self._known: tuple[_Known, ...] | None = None  # until `_ways_to_write` is asked for them
+        self._known: tuple[tuple[str, str, str], ...] | None = None  # until `_ways_to_write` is asked for them
 
     @classmethod
     def of(
@@ -85,28 +85,28 @@ class Secrets:
             return text
         known = self._ways_to_write()
         spans: list[tuple[int, int]] = []
-        for depth, reading in enumerate(_readings(text)):
-            found = [each for each in known if each.head in reading or each.tail in reading]
-            if not found:
-                continue
-            begins, ends = _places(text, depth)
-            for each in found:
-                places = ((begins[start], ends[end - 1]) for start, end in _occurrences(reading, each.text))
-                spans += (span for span in places if len(each.text) >= _LONG or _stands_alone(text, *span))
+        for said, times, is_joined in _readings(text):
+            found = [secret for secret, head, tail in known if head in said or tail in said]
+            begins, ends = _places(text, times, is_joined) if found else ([], [])
+            for secret in found:
+                for start, end in _occurrences(said, secret):
+                    span = begins[start], ends[end - 1]
+                    if len(secret) >= _LONG or _stands_alone(said, start, end) or _stands_alone(text, *span):
+                        spans.append(span)
         return _masked(text, spans) if spans else text
 
     def hide_in(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """The headers of an answer without the secrets: themselves, if they have none."""
-        whole = '"'.join(part for field in headers.items() for part in field)
-        if self.hide(whole) == whole:
-            return headers
+        fields = list(headers.items())
+        cleaned = [(self.hide(name), self.hide(value)) for name, value in fields]
         kind: Any = type(headers)
-        cleaned: Mapping[str, str] = kind([(self.hide(name), self.hide(value)) for name, value in headers.items()])
-        return cleaned
+        return headers if cleaned == fields else kind(cleaned)
 
-    def _ways_to_write(self) -> tuple[_Known, ...]:
+    def _ways_to_write(self) -> tuple[tuple[str, str, str], ...]:
+        """What is looked for, with the beginning and the end of each; one is in any text that has a part of it."""
         if self._known is None:
-            self._known = tuple({each for value in self._values for each in _ways_to_write(value)})
+            ways = {each for value in self._values for each in _ways_to_write(value)}
+            self._known = tuple((each, each[:_SHOWN], each[-_SHOWN:]) for each in ways)
         return self._known
 
     def remove_from(self, error: BaseException) -> None:
@@ -165,16 +165,21 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 # Readings of a text -------------------------------------------------------------------------------------------
 
 
-def _readings(text: str) -> Iterator[str]:
-    """The text, and what it is without blanks and with its escapes read; the same of that, and so on."""
-    yield text
-    for _ in range(_READINGS):
-        before, text = text, "".join(text.split())
-        if "\\" in text or "%" in text or "&" in text:
-            text = _ESCAPE.sub(_character, text)
+def _readings(text: str) -> Iterator[tuple[str, int, bool]]:
+    """The text, and what it is with its escapes read; the same of that, and so on; each also without its blanks.
+
+    With each comes how many times escapes have been read, and whether blanks are left out, line breaks among them.
+    """
+    for times in range(_READINGS + 1):
+        yield text, times, False
+        joined = "".join(text.split())
+        if joined != text:
+            yield joined, times, True
+        if not ("\\" in text or "%" in text or "&" in text):
+            return
+        before, text = text, _ESCAPE.sub(_character, text)
         if text == before:
             return
-        yield text
 
 
 def _character(escape: re.Match[str]) -> str:
@@ -182,6 +187,9 @@ def _character(escape: re.Match[str]) -> str:
     first, second = escape[0][0], escape[0][1]
     if first == "%":
         return chr(int(escape[0][1:], 16))
+    if escape[1]:  # a number of HTML's
+        number = int(escape[1]) if escape[1].isdigit() else int(escape[1][1:], 16)
+        return chr(min(number, sys.maxunicode))
     if first == "&":
         import html  # here and not above, for importing the client is to be cheap
 
@@ -192,13 +200,10 @@ def _character(escape: re.Match[str]) -> str:
     return chr(int(escape[0][2:], 16)) if second in "xU" else _LETTERS.get(second, second)
 
 
-def _places(text: str, depth: int) -> tuple[list[int], list[int]]:
-    """Where in the text each character of its reading of that depth begins, and where it ends."""
+def _places(text: str, times: int, is_joined: bool) -> tuple[list[int], list[int]]:
+    """Where in the text each character of one of its readings begins, and where it ends."""
     begins, ends = list(range(len(text))), list(range(1, len(text) + 1))
-    for _ in range(depth):
-        seen = [place for place, character in enumerate(text) if not character.isspace()]
-        text = "".join(text.split())
-        begins, ends = [begins[place] for place in seen], [ends[place] for place in seen]
+    for _ in range(times):
         done, read = 0, [""]
         new_begins: list[int] = []
         new_ends: list[int] = []
@@ -211,28 +216,23 @@ def _places(text: str, depth: int) -> tuple[list[int], list[int]]:
             done = end
         text = "".join((*read, text[done:]))
         begins, ends = new_begins + begins[done:], new_ends + ends[done:]
+    if is_joined:
+        kept = [place for place, character in enumerate(text) if not character.isspace()]
+        begins, ends = [begins[place] for place in kept], [ends[place] for place in kept]
     return begins, ends
 
 
 # Finding ------------------------------------------------------------------------------------------------------
 
 
-class _Known(NamedTuple):
-    """A way to write a secret, and what has to be in a text that has a part of it."""
-
-    text: str
-    head: str
-    tail: str
-
-
-def _ways_to_write(secret: str) -> Iterator[_Known]:
+def _ways_to_write(secret: str) -> set[str]:
     """The ways that reading does not bring to one."""
     plain = {secret, secret.encode("utf-8", "replace").decode("latin-1")}  # as headers are read
-    texts = {reading for each in plain for reading in _readings(each)}
+    texts = {reading for each in plain for reading, _, _ in _readings(each)}
     texts |= {each.replace(" ", "+") for each in texts}  # in a query
     if len(secret) >= _LONG:
         texts |= set(_in_base64(secret.encode("utf-8", "replace")))
-    return (_Known(each, each[:_SHOWN], each[-_SHOWN:]) for each in texts if len(each) >= _LEAST)
+    return {each for each in texts if len(each) >= _LEAST}
 
 
 def _in_base64(secret: bytes) -> Iterator[str]:

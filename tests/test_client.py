@@ -92,7 +92,28 @@ def test_a_server_on_this_machine_needs_no_scheme(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "base_url",
-    ["ftp://host", "https://", "https://host:port", "https://host:99999", "https://host#x", "https://u:p@host", []],
+    [
+        "ftp://host",
+        "https://",
+        "https://host:port",
+        "https://host:99999",
+        "https://host#x",
+        "https://u:p@host",
+        "http:/host",
+        "https:host",
+        "https://host:",
+        "https://one.example,https://two.example",
+        "https://one.example, https://two.example",
+        "https://one.example/v1 https://two.example/v1",
+        "one.example,two.example",
+        "https://exa mple",
+        "https://exa%20mple",
+        "https://host..example",
+        "https://.example",
+        f"https://{'a' * 64}.example",
+        "https://ho$t",
+        [],
+    ],
 )
 def test_what_is_no_base_url_is_refused(base_url: Any) -> None:
     """A base URL that can't be used is a ValueError that says what one looks like."""
@@ -106,10 +127,29 @@ def test_a_key_is_text() -> None:
         Client(KEY.encode())  # type: ignore[arg-type]
 
 
-def test_a_base_url_is_text() -> None:
-    """Something else is a TypeError."""
-    with pytest.raises(TypeError, match="base_url"):
-        Client(KEY, base_url=[8000])  # type: ignore[list-item]
+@pytest.mark.parametrize(
+    ("base_url", "kind"),
+    [([8000], "int"), (b"https://host", "bytes"), (bytearray(b"host"), "bytearray"), ([b"h"], "bytes")],
+)
+def test_a_base_url_is_text(base_url: Any, kind: str) -> None:
+    """Something else is a TypeError that names its type."""
+    with pytest.raises(TypeError, match=f"base_url must be a str or several, not {kind}$"):
+        Client(KEY, base_url=base_url)
+
+
+@pytest.mark.parametrize("urls", ["https://one.example,https://two.example", "one.example, two.example"])
+def test_several_base_urls_are_a_list(urls: str) -> None:
+    """With commas between them they are none, and the error says how they are given."""
+    with pytest.raises(ValueError, match="several are a list"):
+        Client(KEY, base_url=urls)
+
+
+@pytest.mark.parametrize(
+    "host", ["host", "my_container", "host.", "例え.example", "sk-host.example", "[::1]", "[fe80::1%25eth0]"]
+)
+def test_hosts_of_one_s_own_network_are_taken(host: str) -> None:
+    """So are names without a domain, with an underscore, or in any script."""
+    assert f"https://{host}:8000/v1" in repr(Client(KEY, base_url=f"https://{host}:8000"))
 
 
 SERVICE = "https://api.chatanywhere.org"
@@ -592,9 +632,19 @@ def test_two_threads_that_read_one_stream() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["openai", "web"])
-def test_an_empty_key_in_the_environment_is_none(monkeypatch: pytest.MonkeyPatch, protocol: Any) -> None:
-    """A secret that is not set, which some systems write as an empty variable, is no malformed key."""
-    monkeypatch.setenv("CHATANYWHERE_API_KEY", "")
+@pytest.mark.parametrize("empty", ["", " ", "\n"], ids=ascii)
+@pytest.mark.parametrize("url", ["OPENAI_BASE_URL", "OPENAI_API_BASE"])
+@pytest.mark.parametrize("without", ["CHATANYWHERE_API_KEY", "OPENAI_API_KEY", "both"])
+def test_an_empty_variable_is_none(
+    monkeypatch: pytest.MonkeyPatch, without: str, url: str, empty: str, protocol: Any
+) -> None:
+    """A secret that is not set, which some systems write as an empty variable, is no malformed key, nor a URL."""
+    for name in ("CHATANYWHERE_BASE_URL", "CHATANYWHERE_MODEL", "OPENAI_BASE_URL", "OPENAI_API_BASE"):
+        monkeypatch.setenv(name, empty)
+    monkeypatch.setenv(url, SERVICE)
+    for name in ("CHATANYWHERE_API_KEY", "OPENAI_API_KEY"):
+        if without in (name, "both"):
+            monkeypatch.setenv(name, empty)
     if protocol == "web":
         assert Client(protocol="web")
     else:

@@ -984,10 +984,23 @@ async def ask_once(client: AsyncClient) -> str:
         return (await client.complete("Hello")).text
 
 
-def test_a_copy_of_a_subclass_is_one() -> None:
-    """Whoever builds on a client keeps the class."""
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_copy_of_a_subclass_has_what_it_has(kind: Any) -> None:
+    """Whoever builds on a client keeps the class and its attributes; a deep copy has copies of them."""
 
-    class Mine(Client):
-        pass
+    class Mine(kind):  # type: ignore[misc]
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            self.calls: list[str] = []
+            self.me = self
 
-    assert type(copy.copy(Mine(KEY))) is type(copy.deepcopy(Mine(KEY))) is Mine
+    original = Mine(KEY)
+    original.calls.append("one")
+    shallow, deep = copy.copy(original), copy.deepcopy(original)
+    assert type(shallow) is type(deep) is Mine
+    assert shallow.calls is original.calls
+    assert shallow.me is original
+    assert (deep.calls, deep.me) == (["one"], deep)
+    deep.calls.append("two")
+    assert original.calls == ["one"]
+    assert len({id(each._service.transport) for each in (original, shallow, deep)}) == 3

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import json
 import logging
+import random
+import re
+import string
+import time
 import traceback
-from collections.abc import Callable
-from urllib.parse import quote
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
+from faces import Face
 from hypothesis import example, given
 from hypothesis import strategies as st
 from leaks import leaks, reachable, shown
 from raw_server import RawServer
 
-from chatanywhere import APIStatusError, ChatAnywhereError, Client, ProtocolError, Retry
+from chatanywhere import APIStatusError, AsyncClient, ChatAnywhereError, Client, ProtocolError, Retry
 from chatanywhere._http import connections
 from chatanywhere._http.environment import checked_proxy
 from chatanywhere._secrets import Secrets, without_secrets
@@ -163,7 +170,271 @@ def test_the_name_of_a_request_has_no_key(raw_server: RawServer) -> None:
         assert stream.request_id == stream.completion.request_id == "r1-***"
 
 
+# The names that say that a value is secret ---------------------------------------------------------------------
+
+STEMS = [
+    "Auth",
+    "Key",
+    "Token",
+    "Secret",
+    "Password",
+    "Credential",
+    "Signature",
+    "Session",
+    "Cookie",
+    "Api-Key",
+    "apikey",
+]
+NAMES = [
+    *(f"{before}{stem}{behind}" for stem in STEMS for before in ("", "X-", "x_") for behind in ("", "-Value", "2")),
+    "Authorization2",
+    "Ocp-Apim-Subscription-Key",
+    "x-functions-key",
+    "X-Access-Token-V2",
+    "X-Amz-Security-Token",
+    "X-Goog-Api-Key",
+    "X-User-Session",
+    "X-Passwd",
+    "X-JWT-Assertion",
+]
+VALUES: dict[str, Callable[[str], str]] = {
+    "alone": str,
+    "behind a scheme": lambda secret: f"Bearer {secret}",
+    "a parameter": lambda secret: (
+        f'AWS4-HMAC-SHA256 Credential={secret}/20130524/s3, SignedHeaders=host, Signature="{secret}"'
+    ),
+    "the answer to a challenge": lambda secret: (
+        f'Digest username="al", uri="/v1/chat/completions", response="{secret}"'
+    ),
+}
+faces = pytest.mark.parametrize("face", [Face("sync"), Face("asyncio"), Face("trio")], ids=lambda face: face.name)
+
+
+@faces
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_is_secret_by_its_name(
+    raw_server: RawServer, caplog: pytest.LogCaptureFixture, name: str, face: Face
+) -> None:
+    """Whatever headers call a key, and in whatever form it stands there, client's or call's, it is not shown."""
+    caplog.set_level(logging.DEBUG)
+    raw_server.answer(ECHOES["message"](TOKEN))
+    for (form, value), place in itertools.product(VALUES.items(), ("client", "call")):
+        if "cookie" in name.lower() and " " in value("x"):
+            continue
+        headers = {name: value(TOKEN)}
+        client = Client(KEY, base_url=raw_server.url, retry=None, headers=headers if place == "client" else None)
+        outcome = face.ask(client, headers=headers if place == "call" else {})
+        assert outcome.error is not None
+        assert leaks(shown(outcome.error, client, caplog), TOKEN) == [], (form, place)
+
+
+PARAMETERS = [
+    "key",
+    "api_key",
+    "api-key",
+    "apikey",
+    "subscription-key",
+    "access_token",
+    "sig",
+    "code",
+    "X-Amz-Signature",
+]
+
+
+def repeat_the_request(request: bytes) -> list[Any]:
+    """An answer to a call that has failed, and shows the call's first line."""
+    line = request.partition(b"\r\n")[0].decode("latin-1")
+    return [answer("404 No", json.dumps({"error": f"there is no {line}"}), f"x-request-id: {line}")]
+
+
+@faces
+@pytest.mark.parametrize("way", ["base_url", "extra_query", "nested"])
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_key_in_a_url_is_not_shown(
+    raw_server: RawServer, caplog: pytest.LogCaptureFixture, name: str, way: str, face: Face
+) -> None:
+    """Parameters with such names are secrets, in a base URL and in `extra_query`, in every spelling."""
+    caplog.set_level(logging.DEBUG)
+    secret = "q/secret +1234=5678"
+    query: dict[str, Any] = {name: secret, "api-version": "2024-10-21"}
+    suffix = f"/v1?{urlencode(query)}" if way == "base_url" else ""
+    extra = {} if way == "base_url" else {"x": query} if way == "nested" else query
+    client = Client(KEY, base_url=raw_server.url + suffix, retry=None)
+    raw_server.steps = repeat_the_request
+    error = face.ask(client, extra_query=extra).error
+    assert error is not None
+    assert "2024-10-21" in str(error)
+    for said in (secret, quote(secret, safe=""), quote_plus(secret), html.escape(secret)):
+        assert leaks(shown(error, client, caplog), said) == []
+        raw_server.answer(ECHOES["message"](said))
+        again = face.ask(client, extra_query=extra).error
+        assert again is not None
+        assert leaks(shown(again, client, caplog), said) == []
+        raw_server.steps = repeat_the_request
+
+
+@pytest.mark.usefixtures("reading")
+def test_a_key_in_a_url_is_not_logged(raw_server: RawServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does urllib3 log it, which logs URLs."""
+    caplog.set_level(logging.DEBUG)
+    raw_server.answer(answer("200 OK", f"{HI.decode()}data: [DONE]\n\n", EVENTS))
+    client = Client(KEY, base_url=f"{raw_server.url}/v1?key={TOKEN}")
+    assert client.complete("Hello").text == "Hi"
+    assert TOKEN not in caplog.text
+    assert TOKEN not in repr(client)
+
+
+@faces
+@pytest.mark.parametrize("field", ["x-request-id: r1-{}", "X-Echo: Bearer {}", "{}: 1", 'X-JSON: {{"key": "{}"}}'])
+def test_the_headers_of_an_answer_have_no_key(raw_server: RawServer, field: str, face: Face) -> None:
+    """A server that repeats the key there gets it out of neither stream, completion nor error."""
+    for status in ("200 OK", "400 No"):
+        raw_server.answer(answer(status, f"{HI.decode()}data: [DONE]\n\n", EVENTS, field.format(KEY), "X-Other: 1"))
+        client = Client(KEY, base_url=raw_server.url, retry=None)
+        error = face.ask(client).error
+        if error is None:
+            with client.stream("Hello") as stream:
+                headers = stream.headers
+                assert list(stream) == ["Hi"]
+            assert KEY not in f"{stream.request_id} {stream.completion}"
+        else:
+            assert isinstance(error, APIStatusError)
+            headers = error.headers
+        assert KEY not in repr(headers)
+        assert KEY not in str(dict(headers))
+        assert "***" in repr(headers)
+        assert "1" in (headers.get("X-Other"), headers.get("x-other"))
+
+
 # What is left alone -------------------------------------------------------------------------------------------
+
+
+PLACEHOLDERS = ["EMPTY", "none", "null", "ollama", "dummy", "k", "abc", "1234", "0000000"]
+
+
+@pytest.mark.parametrize("name", ["X-Api-Key", "X-Max-Tokens", "X-Session"])
+@pytest.mark.parametrize("value", [*PLACEHOLDERS, "4096", "true"])
+def test_a_word_or_a_number_is_no_secret(raw_server: RawServer, value: str, name: str) -> None:
+    """A value that is no longer than a word, and is nothing but letters or digits, is what a server may say as well."""
+    raw_server.answer(ECHOES["message"](value))
+    for key, headers in ((KEY, {name: value}), (value, {})):
+        with pytest.raises(APIStatusError) as caught:
+            Client(key, base_url=raw_server.url, headers=headers).complete("Hello")
+        assert caught.value.message == f"wrong {value}!"
+
+
+@pytest.mark.parametrize("secret", ["s3cret7", "pa55", "sk-1", "a/b-c"])
+def test_a_short_secret_is_hidden_where_it_stands_alone(raw_server: RawServer, secret: str) -> None:
+    """Four characters will do, if they are no word; within words they are left."""
+    client = Client(KEY, base_url=raw_server.url, headers={"x-api-key": secret})
+    for said, expected in (
+        (secret, "***"),
+        (f"({quote(secret, safe='')})", "(***)"),
+        (f"x{secret} {secret}y", f"x{secret} {secret}y"),
+    ):
+        raw_server.answer(ECHOES["message"](said))
+        with pytest.raises(APIStatusError) as caught:
+            client.complete("Hello")
+        assert caught.value.message == f"wrong {expected}!"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Field required",
+        "messages: field required (type=missing)",
+        "a key looks like this: sk-…",
+        "you sent sk-01234***...***0123",
+        "maximum context length is 4096 tokens",
+        "100% of \\u0041 &amp; %41\n\n more",
+    ],
+)
+def test_words_that_a_key_has_in_common_with_a_message_are_shown(raw_server: RawServer, words: str) -> None:
+    """Only a whole secret is hidden, or a part that something has cut off; and nothing else changes."""
+    raw_server.answer(answer("422 No", words, "Content-Type: text/plain"))
+    for key in ("sk-no-key-required", "sk-proj-" + KEY, KEY):
+        with pytest.raises(APIStatusError) as caught:
+            Client(key, base_url=raw_server.url).complete("Hello")
+        assert caught.value.body == words
+
+
+# Wrong arguments ----------------------------------------------------------------------------------------------
+
+
+WRONG_HEADERS: dict[str, Callable[[str], dict[Any, Any]]] = {
+    "a line as the name": lambda secret: {f"Authorization: Bearer {secret}": "x"},
+    "a line without a blank": lambda secret: {f"api-key:{secret}": "x"},
+    "an assignment as the name": lambda secret: {f"api-key={secret}": "x"},
+    "a scheme as the name": lambda secret: {f"Bearer {secret}": "x"},
+    "quotes": lambda secret: {f'"{secret}"': "x"},
+    "bytes as the name": lambda secret: {f"Bearer {secret}".encode(): b"x"},
+    "a pair as the name": lambda secret: {("api-key", secret): "x"},
+    "bytes": lambda secret: {"api-key": secret.encode()},
+    "a list": lambda secret: {"api-key": [secret]},
+    "not Latin-1": lambda secret: {"api-key": f"{secret}…"},
+    "half a character": lambda secret: {"api-key": f"{secret}\ud800"},
+    "a line break": lambda secret: {"api-key": f"{secret}\n{secret}"},
+    "NUL": lambda secret: {"api-key": f"{secret}\0"},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_HEADERS)
+@pytest.mark.parametrize("place", ["client", "headers", "extra_headers"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_header_that_can_not_be_sent_is_not_shown(wrong: str, place: str, kind: Any) -> None:
+    """A header that stands in the wrong place, or has what no header may have, is refused without repeating it."""
+    headers = {"X-Fine": "1", **WRONG_HEADERS[wrong](TOKEN)}
+    make: Any = kind if place == "client" else kind(KEY).stream
+    with pytest.raises((TypeError, ValueError), match="headers") as caught:
+        make(KEY, **{place.replace("client", "headers"): headers})
+    seen = ["".join(traceback.format_exception(caught.value)), *reachable(caught.value)]
+    assert not [text for text in seen if TOKEN in text]
+
+
+def test_a_parameter_that_can_not_be_sent_is_not_shown() -> None:
+    """The same for a parameter with half a character."""
+    with pytest.raises(ValueError, match="half a character") as caught:
+        Client(KEY).complete("Hello", extra_query={"key": f"{TOKEN}\ud800"})
+    assert not [text for text in reachable(caught.value) if TOKEN in text]
+
+
+TOKENS = [
+    KEY,
+    "sk-" + "aB3" * 16,
+    "sk-proj-" + "a_B-3" * 30,
+    "0123456789abcdef" * 2,
+    f"Bearer {KEY}",
+    f"Bearer\t{KEY}",
+    f"Authorization: Bearer {KEY}",
+    base64.b64encode(bytes(range(30))).decode().replace("/", "_"),
+    ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in ({"alg": "HS256"}, {"sub": 12})),
+    f"api_key={KEY}",
+    f"'{KEY}'",
+]
+
+
+@pytest.mark.parametrize("place", ["argument", "environment", "list"])
+@pytest.mark.parametrize("token", TOKENS)
+def test_a_key_in_the_place_of_a_base_url_is_refused(monkeypatch: pytest.MonkeyPatch, token: str, place: str) -> None:
+    """Arguments in the wrong order are told before anything is sent to a host of that name, without showing the key."""
+    if place == "environment":
+        monkeypatch.setenv("CHATANYWHERE_BASE_URL", token)
+    with pytest.raises(ValueError, match="base_url") as caught:
+        Client("x", base_url={"argument": token, "environment": None, "list": [token]}[place])
+    seen = ["".join(traceback.format_exception(caught.value)), *reachable(caught.value)]
+    assert not [text for text in seen if token in text or KEY in text]
+
+
+@pytest.mark.parametrize("url", ["ftp://host/{}", "https://host:99999/v1/{}", "https://{}:{}/", "https://a b/{}"])
+def test_the_key_in_a_base_url_is_not_shown(url: str) -> None:
+    """Neither an error nor a client's repr shows the path of a URL, if the key is in it."""
+    with pytest.raises(ValueError, match="base_url") as caught:
+        Client(KEY, base_url=url.format(KEY, KEY))
+    assert not [text for text in reachable(caught.value) if KEY in text]
+    assert "https://host/***/v1" in repr(Client(KEY, base_url=f"https://host/{KEY}/v1"))
+
+
+# What nobody has said is secret --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -177,7 +448,7 @@ def test_the_name_of_a_request_has_no_key(raw_server: RawServer) -> None:
     ],
 )
 def test_what_is_no_secret_is_shown(raw_server: RawServer, headers: dict[str, str], said: str) -> None:
-    """Other headers, and values of fewer than 8 characters, are taken for the server's words."""
+    """Other headers, words of fewer than 8 letters, and a cookie's settings, are taken for the server's words."""
     raw_server.answer(answer("400 No", json.dumps({"error": {"message": said}})))
     with pytest.raises(APIStatusError) as caught:
         Client(KEY, base_url=raw_server.url, headers=headers).complete("Hello")
@@ -219,7 +490,30 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "URL": lambda secret: quote(secret, safe=""),
     "latin-1": lambda secret: secret.encode().decode("latin-1"),
     "twice": lambda secret: secret + secret,
+    "PHP": lambda secret: json.dumps(secret).replace("/", "\\/"),
+    "JSON, all escaped": lambda secret: "".join(f"\\u{ord(each):04X}" if each < "\uffff" else each for each in secret),
+    "URL in lower case": lambda secret: re.sub("%..", lambda escape: escape[0].lower(), quote(secret, safe="")),
+    "URL, all escaped": lambda secret: "".join(f"%{each:02x}" for each in secret.encode()),
+    "a query": quote_plus,
+    "HTML by numbers": lambda secret: "".join(f"&#{ord(each)};" for each in secret),
+    "HTML by hexadecimal numbers": lambda secret: "".join(f"&#x{ord(each):X};" for each in secret),
+    "JSON in JSON": lambda secret: json.dumps(json.dumps(secret)),
+    "JSON in HTML": lambda secret: html.escape(json.dumps(secret)),
+    "JSON in a URL": lambda secret: quote(json.dumps(secret)),
+    "URL in a URL": lambda secret: quote(quote(secret, safe=""), safe=""),
+    "bytes": lambda secret: repr(secret.encode())[1:],
 }
+BROKEN: dict[str, Callable[[str], str]] = {
+    "two lines": lambda secret: f"{secret[:5]}\n{secret[5:]}",
+    "lines": lambda secret: "\r\n  ".join(secret[place : place + 4] for place in range(0, len(secret), 4)),
+    "lines in JSON": lambda secret: json.dumps(f"{secret[:5]}\n{secret[5:]}"),
+    "base64": lambda secret: base64.b64encode(secret.encode()).decode(),
+    "Basic": lambda secret: base64.b64encode(f":{secret}".encode()).decode(),
+    "Basic with a user": lambda secret: base64.b64encode(f"user:{secret}".encode()).decode(),
+    "base64 of more": lambda secret: base64.b64encode(f"a header: {secret}, and more".encode()).decode(),
+    "base64 for URLs": lambda secret: base64.urlsafe_b64encode(f"a:{secret}".encode()).decode(),
+}
+"""Ways that leave no line in which the secret is whole."""
 
 SECRET = st.text(st.characters(codec="utf-8"), min_size=8, max_size=30).filter(lambda text: "***" not in text)
 
@@ -240,6 +534,148 @@ def test_a_secret_is_known_in_every_spelling(way: str, secret: str, before: str,
     secrets.remove_from(error)
     assert not [each for each in reachable(error) if said.strip("'\"") in each]
     assert said.strip("'\"") not in f"{error.strerror}{error.filename}"
+
+
+RAW: dict[str, Callable[[str], bytes]] = {
+    "text": ECHOES["text"],
+    "long text": ECHOES["long text"],
+    "cut body": ECHOES["cut body"],
+    "page": lambda said: answer("500 No", f"<html><title>{said}</title><p>no: {said}</p>"),
+    "JSON": lambda said: answer("401 No", f'{{"error": {{"message": "wrong {said}"}}}}'),
+    "truncated JSON": lambda said: answer("401 No", f'{{"error": {{"message": "wrong {said}'),
+    "excerpt": lambda said: answer("200 OK", f'data: {{"x": "{said}\n\n', EVENTS),
+    "excerpt of what comes before": lambda said: answer("200 OK", f'data: {{"x": "{said}", x}}\n\n', EVENTS),
+    "event": lambda said: answer("200 OK", f'data: {{"error": "{said}"}}\n\n', EVENTS),
+    "header": lambda said: answer("500 No", "no", f"x-echo: {' '.join(said.split())}"),
+}
+"""Places that a server may fill with what is written in any way."""
+ODD_KEY = "sk-A/b+C=d&e%2Ff~G\"h'i\\jKlM0123456789"
+
+
+def visible(text: str) -> str:
+    """What a reader makes of a text, who knows all ways to write, and skips what fills it up."""
+    text = text.replace("x" * 100, "")
+    for _ in range(4):
+        text = "".join(text.split()).replace("\\/", "/").replace('\\"', '"').replace("\\\\", "\\")
+        text = re.sub(r"\\[ux]([0-9a-fA-F]{4}|[0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), text)
+        text = re.sub("%([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), html.unescape(text))
+    return text
+
+
+@faces
+@pytest.mark.parametrize("place", RAW)
+def test_a_key_is_hidden_in_every_spelling_and_place(
+    raw_server: RawServer, caplog: pytest.LogCaptureFixture, place: str, face: Face
+) -> None:
+    """A key with characters that have to be escaped is not shown however a server writes it, nor a part of it."""
+    caplog.set_level(logging.DEBUG)
+    client = Client(ODD_KEY, base_url=raw_server.url, retry=None)
+    pieces = {visible(ODD_KEY)[start : start + 10] for start in range(len(visible(ODD_KEY)) - 9)}
+    pieces |= {base64.b64encode(f":{ODD_KEY}".encode()).decode()[start : start + 12] for start in range(0, 40, 4)}
+    for way, write in (SPELLINGS | BROKEN).items():
+        raw_server.answer(RAW[place](write(ODD_KEY)))
+        error = face.ask(client).error
+        if error is not None:
+            seen = [*shown(error, client, caplog)]
+            assert not [text for _, text in seen for piece in pieces if piece in visible(text)], way
+        else:  # the key is what ends the JSON, and then the error
+            assert place == "event", way
+
+
+@pytest.mark.parametrize("way", BROKEN)
+@given(secret=st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=8, max_size=30))
+def test_a_secret_is_known_where_it_is_broken_or_encoded(way: str, secret: str) -> None:
+    """Of what base64 or line breaks have made of it, too little is left to be of use."""
+    said = BROKEN[way](secret)
+    left = Secrets([secret]).hide(f"said {said} and more")
+    assert left.startswith("said ")
+    assert left.endswith(" and more")
+    assert said not in left
+    assert len(left) - len("said *** and more") <= (2 if "lines" in way else len(said) - len(secret))
+
+
+CUTTABLE: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "JSON": lambda character: json.dumps(character)[1:-1].replace("/", "\\/"),
+    "JSON, all escaped": lambda character: f"\\u{ord(character):04x}",
+    "URL": lambda character: quote(character, safe=""),
+    "HTML": html.escape,
+    "HTML by numbers": lambda character: f"&#x{ord(character):x};",
+}
+AROUND = [("", ""), ("wrong: '…", "…'"), ('{"x": "', '"'), ("said ", "…")]
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("way", CUTTABLE)
+def test_a_secret_that_is_cut_anywhere_is_hidden(way: str, around: tuple[str, str]) -> None:
+    """Wherever an excerpt begins or ends, be it within an escape, fewer than 6 characters of the secret are left."""
+    secret = "t0k/en+w=it&h%od<d>chars"
+    written = "".join(map(CUTTABLE[way], secret))
+    longest = max(len(CUTTABLE[way](character)) for character in secret)
+    before, behind = around
+    for place in range(len(written)):
+        parts = [written[:place]] if before == "said " else [written[:place], written[place:]]
+        for part in parts:
+            left = Secrets([secret]).hide(f"{before}{part}{behind}").removeprefix(before).removesuffix(behind)
+            whole = sum(1 for _ in re.finditer("|".join(re.escape(CUTTABLE[way](each)) for each in secret), part))
+            assert len(left) <= (6 * longest if whole < 6 else len("***") + longest), (part, left)
+
+
+# How long it takes --------------------------------------------------------------------------------------------
+
+
+def echoes_of(token: str) -> Iterator[str]:
+    """Texts of 64 KiB that have a token in them, or nearly."""
+    size = 65536
+    yield (token + " ") * (size // len(token))
+    yield ("x" * (size - len(token))) + token
+    yield (json.dumps(token) * 5).replace("A", "\\u0041")[:size]
+    yield quote("%/" * (size // 12)) + token
+    yield "\n".join(token[place : place + 8] for place in range(0, len(token), 8)) * 3
+    yield (token[:-1] + '"') * (size // len(token))
+    yield f'"{token[1:]}' * (size // len(token))
+    yield (token[:6] + '"' + token[-6:] + "…") * (size // 14)
+    yield token[:-1] * (size // len(token))
+    yield "\\" * size + "&" * 10
+    yield "%25" * (size // 3)
+
+
+@pytest.mark.parametrize("kind", ["random", "one letter", "two letters", "nearly one letter", "JWT"])
+def test_a_long_secret_is_found_in_linear_time(kind: str) -> None:
+    """A token of 16,000 characters takes less than a second of the processor in 64 KiB of text of any kind."""
+    letters = random.Random(7).choices(string.ascii_letters + string.digits + "-_.", k=16000)
+    token = {
+        "random": "".join(letters),
+        "one letter": "A" * 16000,
+        "two letters": "AB" * 8000,
+        "nearly one letter": "A" * 8000 + "b" + "A" * 7999,
+        "JWT": f"eyJ{''.join(letters[:8000])}.{''.join(letters[8000:-4])}",
+    }[kind]
+    for text in echoes_of(token):
+        began = time.process_time()
+        left = Secrets.of(key=token).hide(text)
+        assert time.process_time() - began < 1
+        assert token not in left
+
+
+@faces
+def test_a_long_key_does_not_hold_up_a_call(raw_server: RawServer, face: Face) -> None:
+    """A call with a key of 16,000 characters that the server repeats ends in time, the key not shown."""
+    token = "".join(random.Random(7).choices(string.ascii_letters, k=16000))
+    raw_server.answer(answer("401 No", json.dumps({"error": {"message": f"wrong key {token}", "key": token}})))
+    outcome = face.ask(Client(token, base_url=raw_server.url, retry=None, timeout=30))
+    assert isinstance(outcome.error, APIStatusError)
+    assert outcome.seconds < 5
+    assert not [text for text in reachable(outcome.error) if token[:8] in text]
+
+
+def test_what_an_error_keeps_is_bounded() -> None:
+    """Of a text of many millions of characters, an error keeps the beginning, and its end takes no time."""
+    error = ValueError("a\\n%41" * 3_000_000, b"\\n" * 3_000_000)
+    began = time.process_time()
+    Secrets([TOKEN]).remove_from(error)
+    assert time.process_time() - began < 2
+    assert [len(each) < 300_000 for each in error.args] == [True, True]
 
 
 @given(st.text(), st.binary())
@@ -265,6 +701,21 @@ def test_what_goes_round_in_circles_comes_to_an_end() -> None:
 
 
 # Proxies ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("password", ["pa55", "pa55wd", "s3cr", "sesame", "1234"])
+@pytest.mark.parametrize("target", ["http://127.0.0.1:9", "https://127.0.0.1:9"])
+def test_a_short_password_of_a_proxy_is_not_shown(
+    raw_server: RawServer, caplog: pytest.LogCaptureFixture, password: str, target: str
+) -> None:
+    """What stands in a URL as a password is one, though it be a word of four letters."""
+    basic = base64.b64encode(f"alice:{password}".encode()).decode()
+    body = json.dumps({"error": [password, f"alice:{password}", basic, f"<{password}>"]})
+    raw_server.answer(answer(f"407 no {basic} ({password})", body, f"x-request-id: {password}"))
+    seen = proxy_error(f"http://alice:{password}@127.0.0.1:{raw_server.port}", caplog, target)
+    alone = re.compile(rf"(?<![0-9A-Za-z]){password}(?![0-9A-Za-z])")
+    assert not [text for text in seen if basic in text or alone.search(text)]
+
 
 ODD = [
     "\\",
@@ -392,6 +843,7 @@ def test_a_base_url_that_can_not_be_used_is_shown_without_its_password(scheme: s
     ("url", "shown"),
     [
         ("http://alice:pa55@host:1/v1", "http://***@host:1/v1"),
+        ("https://host/v1?a=1&b=2", "https://host/v1?…"),
         ("alice:pa55@host", "***@host"),
         ("http://host:99999", "http://host:99999"),
         ("http://host/?key=pa55", "http://host/?…"),
