@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import enum
+import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -597,7 +598,8 @@ class Call(Generic[T]):
             following = self.name
         if following is None:
             return False
-        logger.info("%s: asking %s next", type(error).__name__, following.partition("?")[0])  # a query may hold a key
+        shown = self._secrets.hide(following.partition("?")[0])
+        logger.info("%s: asking %s next", type(error).__name__, shown)
         self._earlier = self._attempts
         error.__traceback__ = None  # its frames hold the stream
         return True

@@ -337,7 +337,9 @@ def _why_not_theirs(hosts: Sequence[str]) -> str:
     if their_url and _is_service(their_url):
         reason = f"goes to ChatAnywhere's hosts only, and base_url is {_shown(hosts)}"
     else:
-        said = f"is {without_secrets(their_url)}" if their_url else "is not set"
+        said = "is not set"
+        if their_url:
+            said = "looks like a key" if _LIKE_A_KEY.fullmatch(their_url) else f"is {without_secrets(their_url)}"
         reason = f"is used only if {name} names one of ChatAnywhere's hosts, and that {said}"
     return f". OPENAI_API_KEY is set, but {reason}"
 

@@ -963,7 +963,23 @@ def test_why_json_can_not_be_read_is_told(raw_server: RawServer, stream: bool) -
     [
         ({}, {}, "OPENAI_BASE_URL names one of ChatAnywhere's hosts, and that is not set"),
         ({"OPENAI_BASE_URL": "https://api.openai.com/v1"}, {}, "and that is https://api.openai.com/v1"),
-        ({"OPENAI_API_BASE": "https://api.openai.com/v1"}, {}, "and that is https://api.openai.com/v1"),
+        (
+            {"OPENAI_API_BASE": "https://api.openai.com/v1"},
+            {},
+            "if OPENAI_API_BASE.*, and that is https://api.openai.com",
+        ),
+        (
+            {"OPENAI_API_BASE": "https://a.example", "OPENAI_BASE_URL": " "},
+            {},
+            "if OPENAI_API_BASE.*is https://a.example",
+        ),
+        (
+            {"OPENAI_API_BASE": "https://a.example", "OPENAI_BASE_URL": "b.example"},
+            {},
+            "if OPENAI_BASE_URL.*is b.example",
+        ),
+        ({"OPENAI_BASE_URL": "https://api.openai.com/v1?key=1"}, {}, r"https://api.openai.com/v1\?…$"),
+        ({"OPENAI_BASE_URL": KEY}, {}, "and that looks like a key"),
         ({"OPENAI_BASE_URL": "https://u:pa55@api.openai.com"}, {}, r"and that is https://\*\*\*@api.openai.com"),
         ({"OPENAI_BASE_URL": OURS}, {"base_url": "https://else.example"}, "base_url is https://else.example"),
     ],
