@@ -229,7 +229,7 @@ def _ways_to_write(secret: str) -> set[str]:
     """The ways that reading does not bring to one."""
     plain = {secret, secret.encode("utf-8", "replace").decode("latin-1")}  # as headers are read
     texts = {reading for each in plain for reading, _, _ in _readings(each)}
-    texts |= {each.replace(" ", "+") for each in texts}  # in a query
+    texts |= {each.replace(" ", "+") for each in texts}  # as in a query
     if len(secret) >= _LONG:
         texts |= set(_in_base64(secret.encode("utf-8", "replace")))
     return {each for each in texts if len(each) >= _LEAST}
@@ -239,9 +239,8 @@ def _in_base64(secret: bytes) -> Iterator[str]:
     """What base64 makes of it wherever it stands; four characters are three bytes, so there are three ways."""
     for before in range(3):
         whole = base64.b64encode(bytes(before) + secret).decode()
-        text = whole[
-            (before * 8 + 5) // 6 : (before + len(secret)) * 8 // 6
-        ]  # without those that others have a part in
+        # Without those characters in which other bytes have a part.
+        text = whole[(before * 8 + 5) // 6 : (before + len(secret)) * 8 // 6]
         yield text
         yield text.replace("+", "-").replace("/", "_")
 

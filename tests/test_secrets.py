@@ -186,7 +186,7 @@ STEMS = [
     "apikey",
 ]
 NAMES = [
-    *(f"{before}{stem}{behind}" for stem in STEMS for before in ("", "X-", "x_") for behind in ("", "-Value", "2")),
+    *(f"{before}{stem}{behind}" for stem in STEMS for before in ("", "x_") for behind in ("", "-Value")),
     "Authorization2",
     "Ocp-Apim-Subscription-Key",
     "x-functions-key",
