@@ -643,7 +643,8 @@ class Call(Generic[T]):
 
     def _all_secrets(self) -> Secrets:
         """Those of the client, of this call, and of the environment."""
-        return self._secrets | Secrets.of(urls=self._service.transport.environment_proxies())
+        proxies = self._service.transport.environment_proxies()
+        return self._secrets | Secrets.of(urls=proxies) if proxies else self._secrets
 
     @property
     def request_id(self) -> str | None:
