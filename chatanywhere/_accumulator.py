@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ._merging import merge
+from ._merging import merge, merge_pieces
 from ._types import (
     Choice,
     Completion,
@@ -71,9 +71,7 @@ class Accumulator:
     def _choice(self, index: int) -> _ChoiceSoFar:
         choice = self._choices.get(index)
         if choice is None:
-            # In a copy, because another thread may be going through them.
-            choice = _ChoiceSoFar()
-            self._choices = {**self._choices, index: choice}
+            choice = self._choices[index] = _ChoiceSoFar()
         return choice
 
     @property
@@ -92,7 +90,7 @@ class Accumulator:
             chunks: the JSON of the objects that it consists of.
             model: that was asked, in case that the service does not say which one answered.
         """
-        choices = tuple(choice.value(index) for index, choice in sorted(self._choices.items()))
+        choices = tuple(choice.value(index) for index, choice in sorted(self._choices.copy().items()))
         first = choices[0]
         return Completion(
             text=first.text,
@@ -151,15 +149,12 @@ class _GrowingText:
 
 
 def _tool_call(deltas: list[ToolCallDelta]) -> ToolCall:
-    extra: dict[str, Any] = {}
-    for delta in deltas:
-        extra.update(delta.extra)
     return ToolCall(
         id=next((delta.id for delta in deltas if delta.id), None),
         name=next((delta.name for delta in deltas if delta.name), None),
         arguments="".join(delta.arguments for delta in deltas),
         type=next((delta.type for delta in deltas if delta.type != "function"), "function"),
-        extra=extra,
+        extra=merge_pieces(delta.extra for delta in deltas),
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from ._message import MessageSoFar, index_of, new_items
 
 _NAMES = frozenset(("role", "id", "type", "name", "object", "model", "format"))
 """Fields that are not said in pieces, but again and again: the first that is not empty stays."""
@@ -15,26 +17,34 @@ def merge(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Put the chunks of a stream together.
 
     The strings of a delta are joined, save for names; lists are merged by the `index` of their items, else appended;
-    of what is said outside a delta, the last stays; null is left out. A field that nobody knows is kept.
+    of what is said outside a delta, the last that is not empty stays; null is left out. What is said again is there
+    once. A field that nobody knows is kept.
     """
     merging = _Merging()
     answer: dict[str, Any] = {}
     choices: dict[int, _MergedChoice] = {}
     for chunk in chunks:
         for choice in chunk.get("choices") or ():
-            index = choice.get("index") or 0
-            if index not in choices:
-                choices[index] = _MergedChoice(index, merging)
-            choices[index].add(choice)
-        rest = {name: value for name, value in chunk.items() if name != "choices"}
-        for name, value in chunk.items():
-            if isinstance(value, list) and answer.get(name) == value:
-                del rest[name]  # some lists, such as that of the sources, are said whole in every chunk
-        merging.add(answer, rest)
+            if isinstance(choice, dict):
+                index = index_of(choice) or 0
+                if index not in choices:
+                    choices[index] = _MergedChoice(index, merging)
+                choices[index].add(choice)
+        merging.add(answer, {name: chunk[name] for name in chunk if name != "choices"}, again=True)
     answer["choices"] = [choice.merged() for _, choice in sorted(choices.items())]
     merging.join()
     answer["object"] = "chat.completion"
     return answer
+
+
+def merge_pieces(pieces: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Put the pieces of one object of a delta together."""
+    merging = _Merging()
+    whole: dict[str, Any] = {}
+    for piece in pieces:
+        merging.add(whole, piece, joined=True)
+    merging.join()
+    return whole
 
 
 def without_halves(text: str) -> str:
@@ -47,117 +57,27 @@ def without_halves(text: str) -> str:
 _HALF = re.compile("[\ud800-\udfff]")
 
 
-class ToolCallPlaces:
-    """Which call each fragment of one choice's tool calls belongs to.
-
-    That is what `index` says. Some servers leave it out, or have 0 for all: then a new id begins a new call, and so
-    does a name behind arguments that are complete, or behind another call in the same chunk.
-    """
-
-    def __init__(self) -> None:
-        self._calls: dict[int, _CallSoFar] = {}
-        self._places: dict[int | None, int] = {}  # by the server's index
-        self._numbered = False
-
-    def place(self, fragment: Mapping[str, Any], *, first: bool) -> int:
-        """Return the call's number, that of the server where it has one.
-
-        Args:
-            fragment: an item of `tool_calls`.
-            first: it is the first in its chunk.
-        """
-        index = fragment.get("index")
-        self._numbered = self._numbered or bool(index)
-        function = fragment.get("function") or fragment.get("custom") or {}
-        id_, name = fragment.get("id") or None, function.get("name") or None
-        place = self._places.get(index)
-        if place is None or self._begins_another(self._calls[place], index, id_, name, first):
-            place = index if index is not None and index not in self._calls else max(self._calls, default=-1) + 1
-            self._calls[place] = _CallSoFar()
-            self._places[index] = self._places[None] = place
-        self._calls[place].add(id_, name, arguments_text(function))
-        return place
-
-    def _begins_another(self, call: _CallSoFar, index: int | None, id_: Any, name: Any, first: bool) -> bool:
-        if index is not None and self._numbered:
-            return False
-        if id_ and call.id:
-            # Some servers make up another id for each fragment of a call, but then they number their calls.
-            return bool(id_ != call.id and (index is None or name))
-        return bool(name and call.name and (call.complete or not first))
-
-
-def arguments_text(function: Mapping[str, Any]) -> str:
-    """The arguments of a call's fragment, or the input of one to a custom tool, as a text."""
-    arguments = function.get("arguments")
-    if arguments is None:
-        arguments = function.get("input")
-    if arguments is None:
-        return ""
-    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-
-
-_MARKS = re.compile(r'\\(?:.|$)|["{}\[\]]', re.DOTALL)
-
-
-class _CallSoFar:
-    """A tool call as far as it has come. The arguments are looked at once, however many pieces they have."""
-
-    def __init__(self) -> None:
-        self.id: Any = None
-        self.name: Any = None
-        self.complete = False  # the arguments are a whole object
-        self._depth = 0
-        self._in_string = False
-        self._cut = ""  # a backslash at the end of a piece
-
-    def add(self, id_: Any, name: Any, arguments: str) -> None:
-        self.id, self.name = self.id or id_, self.name or name
-        text, self._cut = self._cut + arguments, ""
-        for match in _MARKS.finditer(text):
-            mark = match[0]
-            if mark[0] == "\\":
-                self._cut = "\\" if len(mark) == 1 else ""
-            elif mark == '"':
-                self._in_string = not self._in_string
-            elif not self._in_string:
-                self._depth += 1 if mark in "{[" else -1
-                self.complete = self._depth == 0
-
-
 class _MergedChoice:
     """One choice of a merged answer."""
 
     def __init__(self, index: int, merging: _Merging) -> None:
         self._choice: dict[str, Any] = {"index": index}
         self._message: dict[str, Any] = {}
-        self._calls: dict[int, dict[str, Any]] = {}
-        self._places = ToolCallPlaces()
-        self._said: set[str] = set()  # the fields that came in deltas
+        self._so_far = MessageSoFar()
         self._merging = merging
 
     def add(self, choice: Mapping[str, Any]) -> None:
         self._merging.add(self._choice, {name: choice[name] for name in choice if name not in _SPECIAL})
-        delta, message = choice.get("delta") or {}, choice.get("message") or {}
-        self._add(delta)
-        self._said |= {name for name, value in delta.items() if value}
-        # Some servers say the whole message again in the end.
-        self._add({name: value for name, value in message.items() if name not in self._said}, whole=True)
-
-    def _add(self, delta: Mapping[str, Any], whole: bool = False) -> None:
-        self._merging.add(self._message, {name: delta[name] for name in delta if name != "tool_calls"}, joined=True)
-        for position, call in enumerate(delta.get("tool_calls") or ()):
-            fragment = {"index": position, **call} if whole else call
-            place = self._places.place(fragment, first=not position)
-            call = {name: value for name, value in call.items() if name != "index"}
-            function = call.get("function")
-            if function and not isinstance(function.get("arguments", ""), (str, type(None))):
-                call["function"] = {**function, "arguments": arguments_text(function)}
-            self._merging.add(self._calls.setdefault(place, {}), call, joined=True)
+        for name in ("delta", "message"):
+            body = choice.get(name)
+            if body and isinstance(body, dict):
+                news = self._so_far.news(body, whole=name == "message", last=bool(choice.get("finish_reason")))
+                self._merging.add(self._message, news, joined=True)
 
     def merged(self) -> dict[str, Any]:
-        if self._calls:
-            self._message["tool_calls"] = [call for _, call in sorted(self._calls.items())]
+        if self._so_far.calls.count:
+            calls = sorted(self._message["tool_calls"], key=lambda call: call.pop("index"))
+            self._message["tool_calls"] = calls
         return {"index": self._choice.pop("index"), "message": self._message, **self._choice}
 
 
@@ -171,40 +91,47 @@ class _Merging:
     """
 
     def __init__(self) -> None:
-        self._texts: dict[tuple[int, str], tuple[dict[str, Any], list[str]]] = {}  # by the id of the dict, and the key
-        self._items: dict[int, dict[int, dict[str, Any]]] = {}  # by the id of the list, and the item's index
+        # Each by the id of the dict or list that is written first in the value, and that lives on there.
+        self._texts: dict[tuple[int, str], tuple[dict[str, Any], list[str]]] = {}  # and the key
+        self._items: dict[int, tuple[list[Any], dict[int, dict[str, Any]]]] = {}  # those with an index
+        self._last: dict[tuple[int, str], tuple[dict[str, Any], list[Any]]] = {}  # and the key: as it was said last
 
-    def add(self, target: dict[str, Any], source: Mapping[str, Any], *, joined: bool = False) -> None:
-        """Merge `source` into `target`; `joined` says that the strings of `source` are pieces."""
-        pending = [(target, source)]
+    def add(
+        self, target: dict[str, Any], source: Mapping[str, Any], *, joined: bool = False, again: bool = False
+    ) -> None:
+        """Merge `source` into `target`.
+
+        Args:
+            target: what is known.
+            source: what is new.
+            joined: its strings are pieces.
+            again: its lists may be said again, whole or as far as they have come.
+        """
+        pending = deque([(target, source)])
         while pending:
-            known, new = pending.pop()
+            known, new = pending.popleft()
             for name, value in new.items():
-                if value is not None:
+                if isinstance(value, list):
+                    self._put_list(known, name, value, again, pending)
+                elif value is not None:
                     self._put(known, name, value, joined, pending)
 
-    def _put(self, known: dict[str, Any], name: str, value: Any, joined: bool, pending: list[Any]) -> None:
+    def _put(self, known: dict[str, Any], name: str, value: Any, joined: bool, pending: deque[Any]) -> None:
         old = known.get(name)
         if isinstance(value, dict):
             if not isinstance(old, dict):
                 self._texts.pop((id(known), name), None)
                 old = known[name] = {}
             pending.append((old, value))
-        elif isinstance(value, list):
-            if isinstance(old, str) and old:  # of content, some is a text and some in parts
-                old = known[name] = [{"type": "text", "text": self._text_of(known, name)}]
-            elif not isinstance(old, list):
-                self._texts.pop((id(known), name), None)
-                old = known[name] = []
-            self._extend(old, value, pending)
+        elif value == "":
+            known.setdefault(name, value)
         elif name in _NAMES:
             known[name] = old or value
         elif joined and isinstance(value, str) and isinstance(old, str):
             self._texts.setdefault((id(known), name), (known, [old]))[1].append(value)
             known[name] = old or value
         elif joined and isinstance(value, str) and isinstance(old, list):
-            if value:
-                old.append({"type": "text", "text": value})
+            old.append({"type": "text", "text": value})
         elif joined and isinstance(value, str):
             known[name] = value
             if not value.isascii():
@@ -213,20 +140,28 @@ class _Merging:
             self._texts.pop((id(known), name), None)
             known[name] = value
 
-    def _extend(self, known: list[Any], new: list[Any], pending: list[Any]) -> None:
+    def _put_list(self, known: dict[str, Any], name: str, new: list[Any], again: bool, pending: deque[Any]) -> None:
+        old = known.get(name)
+        if isinstance(old, str) and old:  # of content, some is a text and some in parts
+            old = known[name] = [{"type": "text", "text": self._text_of(known, name)}]
+        elif not isinstance(old, list):
+            self._texts.pop((id(known), name), None)
+            self._last.pop((id(known), name), None)
+            old = known[name] = []
+        if again:
+            _, last = self._last.get((id(known), name), (known, []))
+            self._last[id(known), name] = (known, new)
+            new = new_items(last, new)
         for item in new:
             if not isinstance(item, dict):
-                known.append(item)
+                old.append(item)
                 continue
-            index = item.get("index")
-            places = self._items.setdefault(id(known), {})
-            target = places.get(index) if isinstance(index, int) else None
-            if target is None:
-                target = {}
-                known.append(target)
-                if isinstance(index, int):
-                    places[index] = target
-            pending.append((target, item))
+            index: Any = item.get("index")
+            _, places = self._items.setdefault(id(old), (old, {})) if isinstance(index, int) else (old, {})
+            if index not in places:
+                places[index] = {}
+                old.append(places[index])
+            pending.append((places[index], item))
 
     def _text_of(self, known: dict[str, Any], name: str) -> str:
         _, pieces = self._texts.pop((id(known), name), (known, [known[name]]))

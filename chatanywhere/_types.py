@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias
 
 from ._merging import merge
+from ._message import as_call, tool_of
 
 if TYPE_CHECKING:
     from typing import _SpecialForm
@@ -250,10 +251,9 @@ class Completion(Generic[Parsed]):
 
         Empty where the protocol has no such shape, and with `keep_text=False`.
         """
-        chunks = [json.loads(chunk) for chunk in self._chunks]
-        if len(chunks) == 1 and all("delta" not in choice for choice in chunks[0].get("choices") or ()):
-            whole: dict[str, Any] = chunks[0]
-            return whole
+        chunks: list[dict[str, Any]] = [json.loads(chunk) for chunk in self._chunks]
+        if len(chunks) == 1 and _is_whole(chunks[0]):
+            return chunks[0]
         return merge(chunks) if chunks else {}
 
     @property
@@ -265,13 +265,19 @@ class Completion(Generic[Parsed]):
         """
         said = {name: value for name, value in self._message().items() if value is not None}
         if not said:
-            calls = [_as_dict(call) for call in self.tool_calls]
-            said = {"content": self.text or None, "tool_calls": calls} if calls else {"content": self.text}
-        if not said.get("tool_calls"):
+            said = {"content": self.text or None if self.tool_calls else self.text}
+            said["tool_calls"] = [tool_call_fields(call) for call in self.tool_calls]
+        calls = said.pop("tool_calls", None)
+        if calls:
+            said.pop("function_call", None)  # which is one of them
+            calls = [calls] if isinstance(calls, dict) else calls
+            said["tool_calls"] = [_with_type(as_call(call)) for call in calls if call is not None]
+        else:
             said = {name: said[name] for name in said if name not in _THOUGHTS}
         if isinstance(said.get("audio"), dict) and said["audio"].get("id"):
             said["audio"] = {"id": said["audio"]["id"]}  # which is how it is referred to
-        return {"role": "assistant", "content": None, **said}
+        role = said.pop("role", None) or "assistant"
+        return {"role": role, "content": None, **said}
 
     @property
     def annotations(self) -> tuple[Mapping[str, Any], ...]:
@@ -330,9 +336,22 @@ class ToolRun(Generic[Parsed]):
 _THOUGHTS = ("reasoning", "reasoning_content", "reasoning_details")
 
 
-def _as_dict(call: ToolCall) -> dict[str, Any]:
+def tool_call_fields(call: ToolCall) -> dict[str, Any]:
+    """A tool call as it stands in a message."""
     what = {"name": call.name, "input" if call.type == "custom" else "arguments": call.arguments}
     return {"id": call.id, "type": call.type, call.type: what, **call.extra}
+
+
+def _with_type(call: dict[str, Any]) -> dict[str, Any]:
+    return {**call, "type": call.get("type") or tool_of(call)[0]}
+
+
+def _is_whole(answer: Mapping[str, Any]) -> bool:
+    """Whether one object is an answer that was not streamed."""
+    if answer.get("object") == "chat.completion.chunk":
+        return False
+    choices = [choice if isinstance(choice, dict) else {} for choice in answer.get("choices") or [None]]
+    return all(isinstance(choice.get("message"), dict) and not choice.get("delta") for choice in choices)
 
 
 def _to_json(value: Any) -> Any:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ._call import Call, Service
 from ._config import Settings
 from ._protocols import find_protocol
-from ._protocols.json_body import tool_call_fields
 from ._stream import Stream
-from ._types import Completion, Event, Messages, ReasoningDelta, TextDelta
+from ._types import Completion, Event, Messages, ReasoningDelta, TextDelta, tool_call_fields
 from .typing import AsyncResult, CreateResult
 
 if TYPE_CHECKING:

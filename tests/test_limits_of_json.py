@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import itertools
 import json
 import pickle
 import threading
@@ -488,14 +489,25 @@ def test_an_answer_that_is_not_kept_keeps_no_tool_calls(raw_server: RawServer, f
         assert completion.finish_reason == "tool_calls"
 
 
-def test_pieces_of_tool_calls_that_are_not_kept_take_no_memory(raw_server: RawServer, peak: Callable[[], int]) -> None:
-    """An answer of tool calls without end is read in the memory of a piece."""
-    piece = sse(chunk(tool_calls=[{"index": 0, "function": {"arguments": "x" * 100}}])) * 100
+@pytest.mark.parametrize("calls", ["one", "many", "many numbered", "many with an id"])
+def test_pieces_of_tool_calls_that_are_not_kept_take_no_memory(
+    raw_server: RawServer, peak: Callable[[], int], calls: str
+) -> None:
+    """An answer of tool calls without end is read in the memory of a piece, and of the last thousand calls."""
+    more: dict[str, Callable[[int], dict[str, Any]]] = {
+        "one": lambda _: {"index": 0, "function": {"arguments": "x" * 100}},
+        "many": lambda _: {},
+        "many numbered": lambda number: {"index": number},
+        "many with an id": lambda number: {"id": f"call_{number}"},
+    }
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    chunks = ([chunk(tool_calls=[{**call, **more[calls](number)}])] for number in range(10_000))
+    content = [sse(*itertools.chain(*itertools.islice(chunks, 100))) for _ in range(100)]
     head = f"HTTP/1.1 200 OK\r\n{EVENTS}\r\nConnection: close\r\n\r\n".encode()
-    raw_server.answer(head, *[piece] * 200, sse(chunk("stop"), DONE))
+    raw_server.answer(head, *content, sse(chunk("stop"), DONE))
     with Client(KEY, base_url=raw_server.url).stream("Hello", keep_text=False) as stream:
-        assert sum(isinstance(event, ToolCallDelta) for event in stream.events()) == 20_000
-    assert peak() < 3 * MIB
+        assert sum(isinstance(event, ToolCallDelta) for event in stream.events()) == 10_000
+    assert peak() - sum(map(len, content)) < 2 * MIB
 
 
 @pytest.mark.parametrize("face", ["sync", "asyncio", "trio"])

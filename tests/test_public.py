@@ -21,9 +21,10 @@ PACKAGE = Path(chatanywhere.__file__).parent
 ANY = None
 MAY_IMPORT: dict[str, str | None] = {
     "_errors": "_types",  # for type checkers
-    "_types": "_merging",
+    "_types": "_merging _message",
     "_policy": "_errors",
-    "_merging": "",
+    "_message": "",
+    "_merging": "_message",
     "_accumulator": "_merging _types",
     "_secrets": "",
     "_http": "",
@@ -58,8 +59,8 @@ MAY_IMPORT: dict[str, str | None] = {
     "_protocols.page _protocols.sse",
     "_protocols.fields": "_errors _types _protocols.excerpt",
     "_protocols.template": "_protocols.fields",
-    "_protocols.chunks": "_errors _merging _types _protocols.excerpt _protocols.fields _protocols.head "
-    "_protocols.json_text _protocols.service _protocols.sse _protocols.template",
+    "_protocols.chunks": "_errors _merging _message _types _protocols.excerpt _protocols.fields "
+    "_protocols.head _protocols.json_text _protocols.service _protocols.sse _protocols.template",
     "_protocols.openai": "_errors _types _protocols.chunks _protocols.excerpt _protocols.head _protocols.json_text "
     "_protocols.protocol _protocols.sse _protocols.text",
     "_protocols.web": "_types _protocols.head _protocols.json_text _protocols.protocol _protocols.text",
@@ -81,7 +82,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_http.exchange _http.receiver _http.scope typing",
     "_tools": "_errors _types _policy _schema _stream _client _async_client _protocols.protocol",
     "typing": "_types",
-    "provider": "_types _protocols _protocols.json_body _account _config _call _stream _async_client typing",
+    "provider": "_types _protocols _account _config _call _stream _async_client typing",
     "testing": "testing.server testing.routes testing.replies testing.faults",
     "testing.talker": "",
     "testing.writer": "",

@@ -8,7 +8,8 @@ from json.decoder import scanstring  # type: ignore[attr-defined]  # which is wh
 from typing import Any
 
 from .._errors import ProtocolError
-from .._merging import ToolCallPlaces, arguments_text, without_halves
+from .._merging import without_halves
+from .._message import MessageSoFar, arguments_text, tool_of
 from .._types import (
     Event,
     Extra,
@@ -30,6 +31,8 @@ from .template import NO_TEMPLATE, is_plain, template
 _PieceKind = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
 
 _MAX_IDLE_TEMPLATES = 4
+_MOST_PIECES = 32  # that are kept though they have become events, since to tell the message of each takes time, and
+_MOST_TEXT = 1000  # characters of one
 _MOST = 1000  # choices, or tool calls of one
 _SHOWN = 3  # pieces, of those that hold nothing
 
@@ -59,6 +62,8 @@ class ChunkReader:
         self._kind: _PieceKind = TextDelta
         self._index = 0
         self._pieces: list[str] = []
+        self._given = 0  # how many of them have become events, and
+        self._told = 0  # how many of them the message knows
         self._half = ""  # of a character
         self._halves: dict[tuple[_PieceKind, int], str] = {}  # the same, of other kinds and choices
         self._template = NO_TEMPLATE
@@ -105,9 +110,12 @@ class ChunkReader:
 
     def flush(self, events: list[Event], *, last: bool = False) -> None:
         """Append the pieces taken in so far; `last` says that none will follow."""
-        if self._pieces or (last and self._half):
-            text = "".join(self._pieces)
-            self._pieces.clear()
+        pieces, given = self._pieces, self._given
+        if len(pieces) > given or (last and self._half):
+            text = pieces[-1] if len(pieces) == given + 1 else "".join(pieces[given:])
+            self._given = len(pieces)
+            if self._given > _MOST_PIECES or len(text) > _MOST_TEXT:
+                self._forget()
             if not text.isascii() or self._half:
                 text = self._half + text
                 # JSON writes an emoji as two escapes, and some servers put one into each of two chunks.
@@ -201,7 +209,7 @@ class ChunkReader:
         else:
             self._template = NO_TEMPLATE
             first = self._choices.get(0)
-            self._plain = bool(self._started.id and self._started.model and first and "content" in first.said)
+            self._plain = bool(self._started.id and self._started.model and first and first.message.has_text)
 
     def _read(self, chunk: dict[str, Any], events: list[Event]) -> None:
         choices = chunk.get("choices") or []
@@ -240,12 +248,11 @@ class ChunkReader:
             if body:
                 if not isinstance(body, dict):
                     refuse(f"{where}.{field}", body, "an object")
-                if field == "message":
-                    said = state.said | _THOUGHTS if state.said & _THOUGHTS else state.said
-                    body = {name: value for name, value in body.items() if name not in said}
+                if isinstance(body.get("tool_calls"), list):
+                    _check_length(f"{where}.{field}.tool_calls", body["tool_calls"])
+                self._tell()
+                body = state.message.news(body, whole=field == "message", last=bool(choice.get("finish_reason")))
                 self._read_message(body, index, f"{where}.{field}", events)
-                if field == "delta":
-                    state.said.update(name for name, value in body.items() if value)
         if choice.get("error"):
             raise error_in(chunk, self._head)
         self._extra({name: choice[name] for name in choice if name not in _CHOICE_FIELDS}, index, events)
@@ -310,46 +317,31 @@ class ChunkReader:
                 self._empty = False
 
     def _call_tools(self, body: dict[str, Any], index: int, where: str, events: list[Event]) -> None:
+        """Make events of tool calls that `MessageSoFar` has told apart."""
         calls = body.get("tool_calls") or []
         if not isinstance(calls, list):
             refuse(f"{where}.tool_calls", calls, "a list")
-        _check_length(f"{where}.tool_calls", calls)
-        places = self._choices[index].places
         for position, call in enumerate(calls):
             here = f"{where}.tool_calls[{position}]"
             if not isinstance(call, dict):
                 refuse(here, call, "an object")
-            if where.endswith("message"):  # where each is a call of its own
-                call = {"index": position, **call}
-            number = call.get("index")
-            if number is not None and not is_count(number):
-                refuse(f"{here}.index", number, "a count")
             for name in ("function", "custom"):
                 if call.get(name) and not isinstance(call[name], dict):
                     refuse(f"{here}.{name}", call[name], "an object")
-            function = call.get("function") or call.get("custom") or {}
-            custom = call.get("type") == "custom" or bool(call.get("custom"))
-            self._empty = False
-            self.flush(events)
-            events.append(
-                ToolCallDelta(
-                    places.place(call, first=not position),
-                    text_or_none(call.get("id")),
-                    text_or_none(function.get("name")),
-                    arguments_text(function),
-                    "custom" if custom else "function",
-                    index,
-                    {name: call[name] for name in call if name not in _CALL_FIELDS and not is_empty(call[name])},
-                )
-            )
+            self._call_tool(call["index"], call, index, events)
         function = body.get("function_call")
-        if function:
-            if not isinstance(function, dict):
-                refuse(f"{where}.function_call", function, "an object")
-            self._empty = False
-            self.flush(events)
-            called = text_or_none(function.get("name"))
-            events.append(ToolCallDelta(0, None, called, arguments_text(function), choice=index))
+        if function and not isinstance(function, dict):
+            refuse(f"{where}.function_call", function, "an object")
+        if function and not self._choices[index].message.calls.count:  # else it is one of those
+            self._call_tool(0, {"function": function}, index, events)
+
+    def _call_tool(self, place: int, call: dict[str, Any], index: int, events: list[Event]) -> None:
+        self._empty = False
+        self.flush(events)
+        kind, tool = tool_of(call)
+        extra = {name: call[name] for name in call if name not in _CALL_FIELDS and not is_empty(call[name])}
+        id_, name = text_or_none(call.get("id")), text_or_none(tool.get("name"))
+        events.append(ToolCallDelta(place, id_, name, arguments_text(tool), kind, index, extra))
 
     def _piece(self, kind: _PieceKind, text: str, index: int, events: list[Event]) -> None:
         if not text:
@@ -357,11 +349,25 @@ class ChunkReader:
         self._empty = False
         if kind is not self._kind or index != self._index:
             self.flush(events)
+            self._forget()
             self._halves[self._kind, self._index] = self._half
             self._kind, self._index = kind, index
             self._half = self._halves.pop((kind, index), "")
             self._template = NO_TEMPLATE
         self._pieces.append(text)
+        self._told = len(self._pieces)
+
+    def _tell(self) -> None:
+        """Let the message know the pieces that were read the short way."""
+        if len(self._pieces) > self._told:
+            self._choices[self._index].message.tell(_FIELDS[self._kind], *self._pieces[self._told :])
+            self._told = len(self._pieces)
+
+    def _forget(self) -> None:
+        """Let go of the pieces, all of which have become events."""
+        self._tell()
+        self._pieces.clear()
+        self._given = self._told = 0
 
     def _extra(self, fields: dict[str, Any], index: int, events: list[Event]) -> bool:
         """Give out what has no event of its own; return whether there was any."""
@@ -391,8 +397,7 @@ class _ChoiceState:
 
     def __init__(self) -> None:
         self.finished = False
-        self.said: set[str] = set()  # the fields that came in deltas
-        self.places = ToolCallPlaces()
+        self.message = MessageSoFar()
 
 
 def _parse(data: str) -> Any:
@@ -422,6 +427,6 @@ def _check_length(where: str, values: list[Any]) -> None:
 _MESSAGE_FIELDS = frozenset(
     ("role", "content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
 )
-_THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))
 _CHOICE_FIELDS = frozenset(("index", "delta", "message", "finish_reason", "usage"))
+_FIELDS: dict[_PieceKind, str] = {TextDelta: "content", ReasoningDelta: "reasoning", RefusalDelta: "refusal"}
 _CALL_FIELDS = frozenset(("index", "id", "type", "function", "custom"))

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .._types import ToolCall
+from typing import Any
 
 _DEPTH = 6  # levels that the name of a place may have
 
@@ -52,19 +49,13 @@ def fields_of(value: object) -> Any:
     return {name: item for name, item in fields.items() if item is not None} if isinstance(fields, Mapping) else fields
 
 
-def tool_call_fields(call: ToolCall) -> dict[str, Any]:
-    """A tool call as it stands in a message."""
-    what = {"name": call.name, "input" if call.type == "custom" else "arguments": call.arguments}
-    return {"id": call.id, "type": call.type, call.type: what, **call.extra}
-
-
 def _plain(value: Any) -> Any:
     """Make of a value that JSON does not know one that it knows.
 
     Raises:
         TypeError: that is not possible.
     """
-    from .._types import ToolCall  # here and not above, for importing the client is to be cheap
+    from .._types import ToolCall, tool_call_fields  # here and not above, for importing the client is to be cheap
 
     if isinstance(value, ToolCall):
         return tool_call_fields(value)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import time
 from typing import Any
 from unittest import mock
 
 import pytest
 from decoding import DONE, Answer, chunk, joined, sse
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from chatanywhere._accumulator import Accumulator
 from chatanywhere._errors import ChatAnywhereError, ProtocolError
+from chatanywhere._merging import without_halves
 from chatanywhere._protocols import chunks as wire
 from chatanywhere._types import (
     Choice,
@@ -255,6 +258,86 @@ def test_raw_of_an_answer_that_is_not_streamed_is_that_answer() -> None:
     assert (found.completion.raw, found.chunks, found.completion.text) == (answer, [answer], "Hi")
 
 
+@pytest.mark.parametrize("name", ["finish_reason", "system_fingerprint", "service_tier", "x_unknown"])
+@pytest.mark.parametrize("empty", ["", None, "missing"])
+def test_what_is_empty_wipes_nothing_out(name: str, empty: str | None) -> None:
+    """What is said outside a delta stays if it is said again without a value."""
+    for within in (True, False):
+        chunks = [chunk(content="Hi"), chunk(), chunk()]
+        for each, value in zip(chunks, ("", "stop", empty), strict=True):
+            place = each["choices"][0] if within else each
+            place.pop(name, None)
+            place |= {} if value == "missing" else {name: value}
+        raw = read(*chunks, chunk("stop")).completion.raw
+        assert (raw["choices"][0] if within else raw)[name] == "stop"
+
+
+ITEMS = st.fixed_dictionaries({"title": st.sampled_from("ab")}, optional={"date": st.none(), "x": st.just([1, None])})
+
+
+def without_nulls(item: Any) -> Any:
+    return {name: item[name] for name in item if item[name] is not None} if isinstance(item, dict) else item
+
+
+@given(st.lists(ITEMS | st.sampled_from(["https://a.example", 1]), min_size=1, max_size=4), st.data())
+def test_a_list_that_each_chunk_has_is_there_once(items: list[Any], data: Any) -> None:
+    """Sources are said whole in every chunk, or as far as they are known; deep in another object too."""
+    ends = sorted(data.draw(st.lists(st.integers(0, len(items)), min_size=1, max_size=4)))
+    lists = [items[:end] for end in [*ends, len(items), len(items)]]
+    found = read(*[{**chunk(content="a"), "results": each, "x": {"y": each}} for each in lists], chunk("stop"))
+    raw = found.completion.raw
+    assert raw["results"] == raw["x"]["y"] == [without_nulls(item) for item in items]
+
+
+@pytest.mark.parametrize("object_", [{}, {"object": "chat.completion.chunk"}, {"object": ""}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [{}, {"delta": {}}, {"delta": {"content": "Hi"}}, {"message": {"content": "Hi"}}], ids=str
+)
+def test_a_chunk_alone_has_the_shape_of_an_answer(object_: dict[str, Any], fields: dict[str, Any]) -> None:
+    """An answer of one chunk is in raw as one of many is."""
+    found = read({**choice("stop", **fields), **object_}).completion
+    assert [(each["message"].get("content"), "delta" in each) for each in found.raw["choices"]] == [
+        (found.text or None, False)
+    ]
+    assert found.raw.get("object", "") in ("", "chat.completion") if "message" in fields else "chat.completion"
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), TEXTS), max_size=8), st.data())
+def test_items_with_the_same_index_are_pieces_in_their_order(pieces: list[tuple[int, str]], data: Any) -> None:
+    """Pieces are joined as they were said, those of one chunk too, however deep they are."""
+    items = [{"index": index, "text": text, "x": {"y": {"z": text}}} for index, text in pieces]
+    places = sorted(data.draw(st.sets(st.integers(0, len(items)), max_size=4)))
+    chunks = [chunk(parts=items[start:end], w="w") for start, end in itertools.pairwise([0, *places, len(items)])]
+    raw = read(*chunks, chunk("stop")).completion.raw["choices"][0]["message"]
+    texts = {index: without_halves("".join(text for each, text in pieces if each == index)) for index, _ in pieces}
+    assert {item["index"]: item["text"] for item in raw.get("parts", ())} == texts
+    assert {item["index"]: item["x"]["y"]["z"] for item in raw.get("parts", ())} == texts
+
+
+INDEXED = st.lists(
+    st.fixed_dictionaries({"index": st.integers(0, 1)}, optional={"a": st.just(1), "b": st.just([2])}), max_size=2
+)
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("xyz"), INDEXED | st.just({"b": 1}) | st.just("s"), max_size=3), max_size=8
+    )
+)
+@example([{"x": [{"index": 0, "a": 1}]}, {"x": {"b": 1}}, {"y": [{"index": 0, "c": 1}]}])
+def test_fields_do_not_come_into_each_others_way(deltas: list[dict[str, Any]]) -> None:
+    """What becomes of a field in raw does not depend on the others, whatever has taken whose place."""
+
+    def message(deltas: list[dict[str, Any]]) -> dict[str, Any]:
+        message: dict[str, Any] = read(*[chunk(**each) for each in deltas], chunk("stop")).completion.raw["choices"][0][
+            "message"
+        ]
+        return message
+
+    alone = [message([{name: each[name]} for each in deltas if name in each]) for name in "xyz"]
+    assert message(deltas) == {name: value for each in alone for name, value in each.items()}
+
+
 def test_raw_takes_linear_time() -> None:
     """Many chunks, and many items with an index, are put together without going through them again and again."""
     items = [{"index": number, "text": "a"} for number in range(5_000)]
@@ -392,6 +475,22 @@ def test_what_a_service_wants_back_is_in_the_message() -> None:
     assert "reasoning_content" not in read(chunk("stop", reasoning_content="Hm", content="Hi")).completion.message
 
 
+@pytest.mark.parametrize("role", ["missing", "", None, "assistant", "model"])
+@pytest.mark.parametrize("type_", ["missing", "", None, "function"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_the_message_can_be_sent_back(role: str | None, type_: str | None, streamed: bool) -> None:
+    """A message has a role and its calls a type, whether or not the server said them."""
+    call = {"id": "t", "type": type_, "function": {"name": "f", "arguments": {}}}
+    body = {"role": role, "tool_calls": [{name: value for name, value in call.items() if value != "missing"}]}
+    body = {name: value for name, value in body.items() if value != "missing"}
+    found = read(chunk("tool_calls", **body)) if streamed else Read(json.dumps(whole(body)).encode())
+    assert found.completion.message == {
+        "role": role if role == "model" else "assistant",
+        "content": None,
+        "tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+    }
+
+
 USAGES = [
     ({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, Usage(1, 2, 3)),
     ({"prompt_tokens": 1.0, "completion_tokens": "2", "total_tokens": 3}, Usage(1, 2, 3)),
@@ -472,6 +571,16 @@ def test_several_answers_are_kept_apart() -> None:
     assert [choice["index"] for choice in found.completion.raw["choices"]] == [0, 1, 2]
 
 
+def test_many_answers_take_linear_time() -> None:
+    """Ten thousands of choices are kept in a moment, not in seconds."""
+    accumulator = Accumulator()
+    start = time.process_time()
+    for index in range(40_000):
+        accumulator.add(TextDelta("a", index))
+    assert time.process_time() - start < 4
+    assert len(accumulator.completion(None).choices) == 40_000
+
+
 # What has no event of its own -----------------------------------------------------------------------------------
 
 
@@ -540,9 +649,87 @@ def test_a_last_chunk_with_the_whole_message_repeats_nothing(deltas: list[Any], 
     found = read(*chunks, last).completion
     for name in ("text", "reasoning", "refusal", "tool_calls", "finish_reason"):
         assert getattr(found, name) == getattr(expected, name)
-    raw = found.raw["choices"][0]["message"]
-    assert all(raw[name] == value for name, value in message.items() if value is not None and name != "tool_calls")
+    raw, told = found.raw["choices"][0]["message"], expected.raw["choices"][0]["message"]
+    for name in ("content", "reasoning", "reasoning_content", "refusal"):
+        assert raw.get(name) == told.get(name)
     assert len(raw.get("tool_calls", ())) == len(message.get("tool_calls", ()))
+
+
+def choice(finish_reason: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"id": "c1", "model": "m1", "choices": [{"index": 0, **fields, "finish_reason": finish_reason}]}
+
+
+def ways_of_saying_again(field: str, pieces: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """How servers stream a text that they say more than once."""
+    text = "".join(pieces)
+    deltas = [choice(delta={field: piece}) for piece in pieces]
+    so_far = ["".join(pieces[: count + 1]) for count in range(len(pieces))]
+    messages = [choice(message={"role": "assistant", field: each}) for each in so_far]
+    whole = choice("stop", message={"role": "assistant", field: text})
+    return {
+        "deltas": [*deltas, choice("stop")],
+        "and a message": [*deltas, whole],
+        "and two messages": [*deltas, whole, whole],
+        "and a message in the last": [*deltas[:-1], choice("stop", delta={field: pieces[-1]}, message={field: text})],
+        "each with the message so far": [
+            *[choice(delta={field: piece}, message={field: each}) for piece, each in zip(pieces, so_far, strict=True)],
+            choice("stop", delta={}, message={field: text}),
+        ],
+        "and a last delta": [*deltas, choice("stop", delta={field: text})],
+        "messages so far": [*messages, choice("stop")],
+        "messages so far, the last again": [*messages, whole],
+        "one message": [whole],
+        "the same message": [whole, whole, whole],
+    }
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning_content", "reasoning", "refusal"])
+@given(st.lists(TEXTS.filter(lambda text: text and text == without_halves(text)), min_size=2, max_size=5), st.data())
+def test_a_text_that_is_said_again_is_there_once(field: str, pieces: list[str], data: Any) -> None:
+    """A whole message, messages as far as they have come, and a last delta with all of it repeat nothing."""
+    ways = ways_of_saying_again(field, pieces)
+    content = sse(*data.draw(st.sampled_from(list(ways.values()))), DONE)
+    places = sorted(data.draw(st.sets(st.integers(1, len(content) - 1), max_size=4)))
+    found = Read(*[content[start:end] for start, end in itertools.pairwise([0, *places, len(content)])])
+    name = {"content": "text", "reasoning_content": "reasoning"}.get(field, field)
+    expected = Read(sse(choice("stop", message={field: "".join(pieces)}), DONE)).completion
+    assert found.error is None
+    assert getattr(found.completion, name) == getattr(expected, name)
+    assert found.completion.raw["choices"][0]["message"][field] == getattr(expected, name)
+
+
+def test_messages_may_be_pieces() -> None:
+    """What does not begin with what was said before goes on with it; deltas that are alike are all said."""
+    found = read(choice(message={"content": "He"}), choice("stop", message={"content": "llo"})).completion
+    assert found.text == found.raw["choices"][0]["message"]["content"] == "Hello"
+    found = read(choice(delta={"content": "ha"}), choice("stop", delta={"content": "ha"})).completion
+    assert found.text == found.raw["choices"][0]["message"]["content"] == "haha"
+
+
+THOUGHTS = ("reasoning", "reasoning_content", "reasoning_details")
+
+
+@pytest.mark.parametrize(("first", "then"), [*itertools.product(THOUGHTS, repeat=2)])
+def test_thoughts_that_are_said_again_under_another_name_are_there_once(first: str, then: str) -> None:
+    """Of a message behind deltas, what was thought is left out, whatever it is called."""
+    said = {
+        name: [{"type": "reasoning.text", "text": "Hm"}] if name == "reasoning_details" else "Hm" for name in THOUGHTS
+    }
+    last = choice("stop", message={"content": "Hi", then: said[then]})
+    found = read(choice(delta={first: said[first]}), choice(delta={"content": "Hi"}), last).completion
+    assert (found.text, found.reasoning) == ("Hi", "Hm")
+    assert set(THOUGHTS) & set(found.raw["choices"][0]["message"]) == {first}
+
+
+def test_other_fields_of_a_message_that_comes_again_are_there_once() -> None:
+    """Lists as far as they have come, and whole objects, are not appended to themselves."""
+    audio = {"id": "a", "data": "AA"}
+    messages = [
+        {"annotations": [{"n": 1, "x": None}], "audio": audio},
+        {"annotations": [{"n": 1, "x": None}, {"n": 2}]},
+    ]
+    found = read(*[choice(message={"content": "Hi", **each}) for each in (*messages, messages[1])], choice("stop"))
+    assert (list(found.completion.annotations), found.completion.audio) == ([{"n": 1}, {"n": 2}], audio)
 
 
 @pytest.mark.parametrize(

@@ -501,8 +501,6 @@ def test_what_is_no_json_object_is_refused_behind_the_text_before_it(data: str) 
         chunk(reasoning_content=True),
         chunk(tool_calls=5),
         chunk(tool_calls="call"),
-        chunk(tool_calls={"index": 0}),
-        chunk(tool_calls=[None]),
         chunk(tool_calls=[{"function": "f"}]),
         {"choices": [{"index": "0"}]},
         {"choices": [{"index": 1.5}]},
