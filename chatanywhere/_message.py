@@ -84,9 +84,8 @@ class MessageSoFar:
             calls = [calls]
         if not isinstance(calls, list):
             return calls
-        if whole and "tool_calls" in self._in_deltas:
-            calls = calls[max(1, self.calls.count) :]
-        return self.calls.read(calls, whole=whole)
+        known = max(1, self.calls.count) if whole and "tool_calls" in self._in_deltas else 0
+        return self.calls.read(calls, whole=whole, known=known)
 
 
 class _Told:
@@ -139,18 +138,19 @@ class _ToolCalls:
         self._highest = -1
         self._chunk = 0
 
-    def read(self, fragments: Sequence[Any], *, whole: bool) -> list[Any]:
+    def read(self, fragments: Sequence[Any], *, whole: bool, known: int) -> list[Any]:
         """Return the fragments of a chunk with the numbers of their calls, which are the server's where it has any.
 
         Args:
             fragments: what `tool_calls` holds; null is left out, what is no object stays as it is.
             whole: they are those of a message, where each is a call of its own.
+            known: how many of them have been read.
         """
         self._chunk += 1
         return [
             self._read(each, place if whole else index_of(each), whole) if isinstance(each, dict) else each
             for place, each in enumerate(fragments)
-            if each is not None
+            if each is not None and place >= known
         ]
 
     def _read(self, fragment: Mapping[str, Any], index: int | None, whole: bool) -> dict[str, Any]:
@@ -201,7 +201,7 @@ class _ToolCalls:
             return True
         says = bool(arguments.strip())
         if index is not None and self._numbered:
-            return bool(name) and says and known.complete and not known.free
+            return bool(name) and says and known.complete
         other = bool(id_ and known.id and id_ != known.id)
         if other and index is None:
             return True

@@ -350,6 +350,9 @@ def test_a_message_in_pieces_or_as_far_as_it_has_come_holds_each_call_once() -> 
         found = messages(*calls)
         assert [each.arguments for each in found.tool_calls] == ['{"q":1}', '{"q":2}']
         assert raw_calls(found) == list(found.tool_calls)
+    last = {"id": "c1", "choices": [{"index": 0, "message": {"tool_calls": [one, one, two]}, "finish_reason": "stop"}]}
+    found = read(chunk(tool_calls=[one]), last, last)
+    assert [each.arguments for each in found.tool_calls] == ['{"q":1}', '{"q":1}', '{"q":2}']
     assert len(messages([empty], [empty, one], [empty, one]).tool_calls) == 2
 
 
