@@ -157,7 +157,7 @@ def test_ctrl_c_at_the_prompt_ends_the_readme_s_chat(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "printed"),
     [
-        (Fault.status(429, "limited to 200 requests per day"), r"The free quota of the day is spent.*"),
+        (Fault.status(429, "limited to 200 requests per day"), r"The requests of the day are spent at 127.0.0.1.*"),
         (Fault.status(401, "wrong api key"), r"No answer \(attempts: 1\): 401: wrong api key.*"),
     ],
     ids=["quota", "key"],
