@@ -73,8 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None takes the process's own.
 
     Returns:
-        The exit code: 0, 2 if the server can't be started, 130 if the demo is interrupted, 141 if the output was
-        closed before its end, as by `chatanywhere demo | head -3`. Shells report SIGINT and SIGPIPE by these two.
+        The exit code: 0, 1 if the output can't be written, 2 if the server can't be started, 130 if the demo is
+        interrupted, 141 if the output was closed before its end, as by `chatanywhere demo | head -3`. Shells report
+        SIGINT and SIGPIPE by these two.
 
     Raises:
         SystemExit: the arguments are wrong, or ask for help or the version.
@@ -84,10 +85,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(argv)
         finally:
             print(end="", flush=True)  # so that what fails, fails here
-    except BrokenPipeError:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # Python flushes once more at its exit
-        return 141
+    except OSError as error:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())  # Python flushes once more at its exit
+        if isinstance(error, BrokenPipeError):
+            return 141
+        print(f"chatanywhere: {error}", file=sys.stderr)
+        return 1
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -172,11 +179,20 @@ def _fault(text: str) -> Fault:
             call = ast.Call(call, [], [])
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in names:
             raise ValueError(f"none of {', '.join(names)}, with or without arguments")
-        named = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
-        fault: Fault = getattr(Fault, call.func.id)(*map(ast.literal_eval, call.args), **named)
+        named = {str(each.arg): _literal(each.value) for each in call.keywords}
+        fault: Fault = getattr(Fault, call.func.id)(*map(_literal, call.args), **named)
     except (SyntaxError, TypeError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
     return fault
+
+
+def _literal(node: ast.expr) -> object:
+    try:
+        value: object = ast.literal_eval(node)
+    except ValueError:
+        message = f"{ast.unparse(node)} is no value, such as 503, 'text', b'bytes', True or None"
+        raise ValueError(message) from None
+    return value
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from .faults import Fault
 from .replies import Reply
-from .routes import Request
+from .request import Request
 from .server import LoopbackServer
 
 __all__ = ["Fault", "LoopbackServer", "Reply", "Request"]

@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeAlias
 
 from .faults import Fault
@@ -61,23 +61,35 @@ class Reply:
         for name in ("text", "reasoning", "refusal"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} must be a str, not {type(getattr(self, name)).__name__}")
+        if self.finish_reason is not None and not isinstance(self.finish_reason, str):
+            raise TypeError(f"finish_reason must be a str or None, not {type(self.finish_reason).__name__}")
+        if self.usage is not None and not isinstance(self.usage, Mapping):
+            raise TypeError(f"usage must be a dict or None, not {type(self.usage).__name__}")
         if self.pieces is not None and not _are_all(str, self.pieces):
             raise TypeError(f"pieces must be a sequence of str, not {self.pieces!r:.80}")
         if self.text and self.pieces is not None:
             raise ValueError("the answer is given as text= or as pieces=, not both")
-        if self.chunks is not None:
-            if not _are_all(Mapping, self.chunks):
-                raise TypeError(f"chunks must be a sequence of dicts, not {self.chunks!r:.80}")
-            if replace(self, chunks=None) != Reply():
-                raise ValueError("chunks= is all that is sent: nothing else can be given with it")
-        if isinstance(self.tool_calls, Mapping) or not all(map(_is_tool_call, self.tool_calls)):
+        if self.chunks is not None and not _are_all(Mapping, self.chunks):
+            raise TypeError(f"chunks must be a sequence of dicts, not {self.chunks!r:.80}")
+        if not isinstance(self.tool_calls, Sequence) or not all(map(_is_tool_call, self.tool_calls)):
             raise TypeError(
                 f"tool_calls must be a sequence of OpenAI's dicts or of (name, arguments), not {self.tool_calls!r:.80}"
             )
+        _check_json("tool_calls", [dict(call) if isinstance(call, Mapping) else call for call in self.tool_calls])
+        _check_json("usage", self.usage)
+        _check_json("chunks", self.chunks)
         if not _are_all(Reply, self.choices):
             raise TypeError(f"choices must be a sequence of further Replys, not {self.choices!r:.80}")
-        if any((choice.choices, choice.usage, choice.chunks) != ((), None, None) for choice in self.choices):
+        if self.chunks is not None and (self._says_anything or self.usage is not None or self.choices):
+            raise ValueError("chunks= is all that is sent: nothing else can be given with it")
+        if any(choice.choices or choice.usage is not None or choice.chunks is not None for choice in self.choices):
             raise ValueError("usage=, chunks= and choices= belong to the reply, not to one of its choices")
+
+    @property
+    def _says_anything(self) -> bool:
+        """Whether the first choice was given anything to say, but for chunks."""
+        given = (self.text, self.reasoning, self.refusal, self.tool_calls)
+        return any(given) or self.pieces is not None or self.finish_reason is not None
 
     @property
     def text_pieces(self) -> list[str]:
@@ -133,6 +145,14 @@ def _are_all(kind: type, values: object) -> bool:
     return (
         isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(each, kind) for each in values)
     )
+
+
+def _check_json(name: str, value: object) -> None:
+    """Raise TypeError or ValueError for what can't be written as JSON."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be what JSON can write: {error}") from error
 
 
 def _is_tool_call(call: object) -> bool:

@@ -24,8 +24,9 @@ from typing import Any, BinaryIO
 
 from .faults import Fault, check_seconds
 from .replies import ReplyLike
-from .routes import Replies, Request, RequestError, respond, without_query
-from .writer import ResponseOver, ResponseWriter, end_tls, service_error
+from .request import Request, RequestError, without_query
+from .routes import Backend, Replies, respond
+from .writer import ResponseOver, ResponseWriter, end_tls
 
 _logger = logging.getLogger(__name__)
 _logger.setLevel(logging.WARNING)  # who watches the logger `chatanywhere` wants to know of the client
@@ -37,6 +38,7 @@ _MAX_BODY = 16 * 1024 * 1024  # bytes
 class LoopbackServer:
     """A server on this machine that answers chats as the service does, over real connections.
 
+    It has embeddings, the models and the account besides, and refuses what OpenAI refuses.
     It is used as a context manager, or with `start` and `close`:
 
         with LoopbackServer(["Hello!", ["Good", "bye"]]) as server:
@@ -45,7 +47,8 @@ class LoopbackServer:
     Token counts in its answers are counts of words, and of characters in Chinese and Japanese.
 
     Args:
-        replies: what it answers to chats. None: a small talker answers from the conversation.
+        replies: what it answers to chats. None: a small talker answers from the conversation; it calls the tools
+            that it has to call, and says what fits a schema.
             An iterable: one reply per chat, in order; a chat too many is answered with status 400.
             A function: called with each chat's `Request`, on a thread of the connection's;
             if it raises, the status is 500 and the message names the exception.
@@ -67,7 +70,8 @@ class LoopbackServer:
         connections: how many connections have been accepted so far.
 
     Raises:
-        TypeError: `replies` is a single str or no replies at all, or `faults` is not an iterable of `Fault`.
+        TypeError: `replies` is a single str or no replies at all, `faults` is not an iterable of `Fault`, or another
+            argument is not of its type.
         ValueError: `delay` is negative or too long to wait for, or `port` is not from 0 to 65535.
     """
 
@@ -81,8 +85,12 @@ class LoopbackServer:
         delay: float = 0.0,
         host: str = "127.0.0.1",
     ) -> None:
-        self._replies = Replies(replies)
+        self._backend = Backend(Replies(replies))
         check_seconds("delay", delay)
+        if not isinstance(host, str):
+            raise TypeError(f"host must be a str, not {type(host).__name__}")
+        if not isinstance(port, int) or isinstance(port, bool):
+            raise TypeError(f"port must be an int, not {type(port).__name__}")
         if not 0 <= port <= 65535:
             raise ValueError(f"port={port}: a port is from 0 to 65535, and 0 is any free one")
         self.requests: list[Request] = []
@@ -195,7 +203,7 @@ class LoopbackServer:
             except RequestError as error:
                 _logger.info("%d: %s", error.status, error)
                 writer = ResponseWriter(connection, closing)
-                writer.write(service_error(error.status, str(error)))
+                writer.write(error.response)
                 writer.close()
 
     def _respond(self, request: Request, writer: ResponseWriter) -> None:
@@ -204,7 +212,7 @@ class LoopbackServer:
         try:
             with contextlib.suppress(ResponseOver):
                 writer.reach("head", "answer")
-                response = respond(request, self._replies)
+                response = respond(request, self._backend)
                 if response.fault is not None:
                     writer.order([response.fault])
                     writer.reach("head", "answer")

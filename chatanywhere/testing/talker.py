@@ -1,14 +1,25 @@
 """A small talker in the manner of ELIZA: what a `LoopbackServer` without a script answers.
 
+It calls the tools that it has to call, and says what fits a schema where one is given, as a model would.
+
 There is no model behind it. An answer comes from the conversation alone and is the same each time,
 and it draws on the whole conversation, so that a client which loses the history is found out.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import cycle, islice, takewhile
 from typing import Any
+
+from .instances import instances
+from .options import ChatOptions, Tool
+from .replies import Reply
+from .request import ParameterError, text_of
 
 _ATTENTION = 500  # characters read of a message, which bounds the time that an answer takes
 
@@ -91,6 +102,63 @@ _REFLECTIONS = {
 }
 
 
+def reply_to(messages: Sequence[Mapping[str, Any]], options: ChatOptions) -> Reply:
+    """Answer a conversation as it was asked to be answered; further choices are what else there is to say.
+
+    A tool that is demanded is called, unless the last messages are the results of tools: these are told.
+
+    Args:
+        messages: see `talk`.
+        options: what was asked for besides.
+
+    Raises:
+        ParameterError: a schema is malformed, or there is nothing that would fit it.
+    """
+    results = _told_results(messages)
+    if options.demanded and not results:
+        said = "\n".join(_said(messages)[-1:])
+        choices = [Reply(tool_calls=_calls(options, said)) for _ in range(options.n)]
+        return replace(choices[0], choices=choices[1:])
+    if options.schema is not None:
+        values = _instances(options.schema, options.n, "response_format", "response_format")
+        texts = [json.dumps(value, ensure_ascii=False) for value in values]
+    else:
+        texts = [results] if results else list(islice(_answers(messages), options.n))
+        if options.json:
+            texts = [json.dumps({"answer": text}, ensure_ascii=False) for text in texts]
+    first, *others = islice(cycle(texts), options.n)
+    return Reply(first, choices=[Reply(text) for text in others])
+
+
+def _calls(options: ChatOptions, said: str) -> list[dict[str, Any]]:
+    """Return a call of the demanded tool that is spoken of, or the first; of each, if several at once are asked for."""
+    spoken_of = [tool for tool in options.demanded if tool.name in said]
+    tools = options.demanded if options.parallel else (spoken_of or options.demanded)[:1]
+    return [_call(tool, said) for tool in tools]
+
+
+def _call(tool: Tool, said: str) -> dict[str, Any]:
+    call = {"id": f"call_{secrets.token_hex(12)}", "type": tool.kind}
+    if tool.kind == "custom":
+        return {**call, "custom": {"name": tool.name, "input": said}}
+    (arguments,) = _instances(tool.schema, 1, "tools", f"function '{tool.name}'")
+    return {**call, "function": {"name": tool.name, "arguments": json.dumps(arguments, ensure_ascii=False)}}
+
+
+def _instances(schema: Any, number: int, parameter: str, place: str) -> list[Any]:
+    try:
+        return instances(schema, number)
+    except ValueError as error:
+        raise ParameterError(parameter, f"Invalid schema for {place}: {error}") from error
+
+
+def _told_results(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the tools say whose results are the last messages; empty if these are none."""
+    results = list(takewhile(lambda message: message.get("role") == "tool", reversed(messages)))[::-1]
+    told = "; ".join(text_of(message)[:_ATTENTION] or "nothing" for message in results)
+    return told and f"This came back: {told}"
+
+
 def talk(messages: Iterable[Mapping[str, Any]]) -> str:
     """Answer the user's last message; to one conversation always with the same answer.
 
@@ -101,8 +169,12 @@ def talk(messages: Iterable[Mapping[str, Any]]) -> str:
     Returns:
         One or two sentences, in Chinese if the last message has Chinese in it.
     """
-    said = [text_of(message) for message in messages if message.get("role") == "user"]
-    said = [text[:_ATTENTION].replace("’", "'") for text in said]
+    return next(_answers(messages))
+
+
+def _answers(messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what can be answered, the best first."""
+    said = _said(messages)
     last = said[-1] if said else ""
     known = _remember(said)
     for pattern, *answers in _RULES:
@@ -111,17 +183,14 @@ def talk(messages: Iterable[Mapping[str, Any]]) -> str:
             known["it"] = _reflect(found[found.lastindex or 0])
             for answer in answers:
                 if known.keys() >= {*re.findall(r"{(\w+)}", answer)}:
-                    return answer.format_map(known)
-    return "I am listening."
+                    yield answer.format_map(known)
+    yield "I am listening."
 
 
-def text_of(message: Mapping[str, Any]) -> str:
-    """Return a message's text: its content, or the text parts of its content, one per line."""
-    content = message.get("content")
-    if isinstance(content, list):
-        texts = (part.get("text") for part in content if isinstance(part, Mapping))
-        return "\n".join(text for text in texts if isinstance(text, str))
-    return content if isinstance(content, str) else ""
+def _said(messages: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the beginnings of the user's messages."""
+    said = [text_of(message) for message in messages if message.get("role") == "user"]
+    return [text[:_ATTENTION].replace("’", "'") for text in said]
 
 
 def _remember(said: list[str]) -> dict[str, object]:

@@ -77,6 +77,19 @@ def service_error(status: int, message: str, headers: Mapping[str, str] | None =
     return Response(status, "application/json", error_object(status, message), headers or {})
 
 
+def openai_error(
+    status: int,
+    message: str,
+    code: str | None,
+    *,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return an error of the request itself as OpenAI words it."""
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    return Response(status, "application/json", to_json({"error": error}), headers or {})
+
+
 def error_object(status: int, message: str) -> bytes:
     """Return the JSON object by which the service tells an error."""
     code = f"{status} {reason_phrase(status).upper().replace(' ', '_')}"

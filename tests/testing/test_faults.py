@@ -255,10 +255,10 @@ def no_trace_left(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
 def nothing_varies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids and dates are always the same, so that answers are known to the byte."""
     monkeypatch.setattr("chatanywhere.testing.writer.formatdate", lambda usegmt: "today")
-    monkeypatch.setattr("chatanywhere.testing.routes.time", types.SimpleNamespace(time=lambda: 0))
+    monkeypatch.setattr("chatanywhere.testing.completions.time", types.SimpleNamespace(time=lambda: 0))
     hexes = types.SimpleNamespace(token_hex=lambda size: "0" * (2 * size))
     monkeypatch.setattr("chatanywhere.testing.writer.secrets", hexes)
-    monkeypatch.setattr("chatanywhere.testing.routes.secrets", hexes)
+    monkeypatch.setattr("chatanywhere.testing.completions.secrets", hexes)
 
 
 @every_form
