@@ -247,6 +247,34 @@ def test_a_command_ends_quietly_when_nobody_reads(arguments: list[str], monkeypa
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+@pytest.mark.parametrize("arguments", [["demo", "--delay", "0"], ["serve", "--port", "0"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_an_output_that_can_not_be_written_is_one_line(
+    arguments: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the disk is full, the exit code is 1 and the system's error is told without a traceback."""
+    if arguments == ["--version"] and unbuffered:
+        pytest.skip("argparse passes over it")
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    command = [sys.executable, "-W", "error", "-m", "chatanywhere", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, encoding="utf-8", timeout=TIMEOUT, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert re.fullmatch(r"chatanywhere: .*No space left on device\n", done.stderr)
+
+
+def test_a_demo_without_a_port_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the demo can't listen, the exit code is 1 and the system's error is told without a traceback."""
+
+    def refuse(self: LoopbackServer) -> None:
+        raise OSError("no address is left")
+
+    monkeypatch.setattr(LoopbackServer, "start", refuse)
+    assert main(["demo"]) == 1
+    assert capsys.readouterr() == ("", "chatanywhere: no address is left\n")
+
+
 # Arguments
 
 WRONG_FAULTS = ("", "no_such", "strike", "_instead", "1", "status", "status(200)", "status(x)", "status(", "a.b()")
@@ -292,6 +320,16 @@ def test_a_wrong_fault_is_told_with_those_that_there_are(capsys: pytest.CaptureF
     errors = " ".join(capsys.readouterr().err.split())
     assert "reset_peer" in errors
     assert "error_frame" in errors
+
+
+@pytest.mark.parametrize("fault", ["status(503, first=x)", "status(x)", "status(*x)", "status(**x)"])
+def test_what_is_no_value_in_a_fault_is_told(fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name in the place of a value is named, and what a value looks like."""
+    with pytest.raises(SystemExit):
+        main(["serve", "--fault", fault])
+    errors = " ".join(capsys.readouterr().err.split())
+    assert "x is no value, such as 503, 'text'" in errors
+    assert "object at" not in errors
 
 
 def test_the_version_is_the_package_s() -> None:

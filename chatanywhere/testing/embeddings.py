@@ -28,7 +28,7 @@ _INPUTS = 2048
 _TOKENS = 8192  # of one input
 _TOTAL_TOKENS = 300_000
 
-_BLOCK = 8  # numbers
+_BLOCK = 64  # numbers
 _BYTE = 256  # blocks, for a byte of the hash to pick from
 
 

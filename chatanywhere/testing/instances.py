@@ -18,8 +18,7 @@ from typing import Any
 from .pattern import matches
 from .schema import TYPES, UNREADABLE, Validator, has_bound, property_schemas, written
 
-_STEPS = 100_000  # values looked at before a schema is given up, which bounds the time and the size
-_GENEROUS_STEPS = 1_000  # before properties are left out that need not be there
+_GENEROUS = 2_000  # checks, after which properties are left out that need not be there
 _PROPOSALS = 1_000  # of one type, before another is tried
 _SIZE = 10_000  # items or characters that a schema may demand
 
@@ -93,16 +92,12 @@ class _Maker:
 
     def __init__(self, root: Any) -> None:
         self._validator = Validator(root)
-        self._steps = 0
 
     # What is proposed
 
     def values(self, schema: Any, entered: frozenset[str] = frozenset()) -> Iterator[Any]:
         """Yield values that fit a schema, given the `$ref`s that lead to it."""
         for value in self._proposals(schema, entered):
-            self._steps += 1
-            if self._steps > _STEPS:
-                raise ValueError("it is too large")
             if self._validator.fits(value, schema):
                 yield value
 
@@ -153,7 +148,7 @@ class _Maker:
         names += [f"key{number}" for number in range(1, 1 + _size(schema, "minProperties") - len(names))]
         properties: dict[str, _Repeating] = {}
         for name in names:
-            if name not in required and self._steps > _GENEROUS_STEPS:
+            if name not in required and self._validator.checks > _GENEROUS:
                 continue
             found = _Repeating(self.values(_merged(property_schemas(schema, name)), entered))
             if found.last:

@@ -53,7 +53,7 @@ class _Matcher:
 
     Args:
         pattern: the expression.
-        turn: which of the characters of a class, and of alternatives, is taken.
+        turn: which of the characters of a class, and of alternatives, is taken; in every other turn, what is optional.
         extra: how many repetitions there are besides those that have to be.
     """
 
@@ -82,7 +82,9 @@ class _Matcher:
             least, most = self._repetitions()
             if least > _MOST:
                 raise ValueError(f"too many repetitions in the pattern {self._pattern!r}")
-            text += atom * min(most, least + self._extra)
+            # What may be there or not goes by the turn, lest all that can be repeated grows at once.
+            extra = self._turn % 2 if most == least + 1 else self._extra
+            text += atom * min(most, least + extra)
         return text
 
     def _next(self, token: str) -> bool:

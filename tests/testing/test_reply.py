@@ -276,6 +276,15 @@ def test_a_single_reply_is_not_taken_for_a_script(reply: Any) -> None:
         ({"tool_calls": CALL}, TypeError, "tool_calls must be a sequence"),
         ({"tool_calls": ["weather"]}, TypeError, "tool_calls must be a sequence"),
         ({"tool_calls": [("weather",)]}, TypeError, "tool_calls must be a sequence"),
+        ({"tool_calls": 5}, TypeError, "tool_calls must be a sequence"),
+        ({"tool_calls": None}, TypeError, "tool_calls must be a sequence"),
+        ({"tool_calls": iter([CALL])}, TypeError, "tool_calls must be a sequence"),
+        ({"tool_calls": [("weather", {1})]}, TypeError, "tool_calls must be what JSON can write"),
+        ({"tool_calls": [{"function": {"arguments": {1}}}]}, TypeError, "tool_calls must be what JSON can write"),
+        ({"usage": 5}, TypeError, "usage must be a dict"),
+        ({"usage": {"total_tokens": {1}}}, TypeError, "usage must be what JSON can write"),
+        ({"chunks": [{"choices": {1}}]}, TypeError, "chunks must be what JSON can write"),
+        ({"finish_reason": 5}, TypeError, "finish_reason must be a str"),
         ({"choices": ["Hi"]}, TypeError, "choices must be a sequence of further Replys"),
         *(
             ({"choices": [Reply(**inner)]}, ValueError, "belong to the reply")
@@ -287,3 +296,19 @@ def test_what_can_not_be_said_is_refused_at_once(arguments: dict[str, Any], erro
     """A wrong argument is an error where the reply is made, and not in the server's thread."""
     with pytest.raises(error, match=told):
         Reply(**arguments)
+
+
+@pytest.mark.parametrize("nothing", [(), []], ids=["tuple", "list"])
+def test_nothing_may_be_given_as_any_sequence(nothing: Any) -> None:
+    """An empty list says as little as an empty tuple, in a choice and beside chunks."""
+    reply = Reply("a", tool_calls=nothing, choices=[Reply("b", choices=nothing, tool_calls=nothing)])
+    assert [choice["message"]["content"] for choice in ask(reply).json()["choices"]] == ["a", "b"]
+    assert stream(Reply(chunks=CHUNKS, tool_calls=nothing, choices=nothing)) == CHUNKS
+
+
+def test_arguments_that_refer_to_themselves_are_refused() -> None:
+    """What JSON can't write, since it has no end, is an error where the reply is made."""
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(ValueError, match="tool_calls must be what JSON can write"):
+        Reply(tool_calls=[("weather", endless)])

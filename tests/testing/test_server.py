@@ -278,6 +278,48 @@ def test_the_models_are_listed(server: LoopbackServer) -> None:
     assert {*listing["data"][0]} == {"id", "object", "created", "owned_by"}
 
 
+@pytest.mark.parametrize("name", ["gpt-4o", "text-embedding-3-small", "gpt%2D4o"])
+def test_a_model_is_described(server: LoopbackServer, name: str) -> None:
+    """`GET /v1/models/…` has what the list says of the model."""
+    listing = requests.get(server.url + "/v1/models", timeout=TIMEOUT).json()["data"]
+    described = requests.get(f"{server.url}/v1/models/{name}", timeout=TIMEOUT).json()
+    assert described in listing
+    assert described["id"] == name.replace("%2D", "-")
+
+
+@pytest.mark.parametrize("name", ["nothing", "deepseek%2Fr1", "a/b", "gpt-4o/"])
+def test_an_unknown_model_is_not_found(server: LoopbackServer, name: str) -> None:
+    """Any other model has status 404 and the code that tells it from an unknown path."""
+    response = requests.get(f"{server.url}/v1/models/{name}?x=1", timeout=TIMEOUT)
+    assert response.status_code == 404
+    error = response.json()["error"]
+    assert error.pop("message") == f"The model '{name.replace('%2F', '/')}' does not exist"
+    assert error == {"type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", WEB, {"list": user("Hi")}),
+        ("POST", OPENAI, {"messages": user("Hi")}),
+        ("POST", "/v1/embeddings", {"model": "m", "input": "Hi"}),
+        ("GET", "/v1/models", None),
+        ("GET", "/v1/models/gpt-4o", None),
+    ],
+)
+def test_a_path_may_lack_v1(server: LoopbackServer, method: str, path: str, body: object) -> None:
+    """Each path is also there without `/v1`, and its request is read in the same way."""
+    answers = [
+        requests.request(method, server.url + each, json=body, headers=KEY, timeout=TIMEOUT)
+        for each in (path, path.removeprefix("/v1"))
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    lengths = {len(re.sub("chatcmpl-[0-9a-f]+", "", answer.text)) for answer in answers}
+    assert len(lengths) == 1
+    first, second = server.requests
+    assert (second.path, second.messages) == (path.removeprefix("/v1"), first.messages)
+
+
 # Requests that cannot be answered
 
 
@@ -287,14 +329,23 @@ def test_an_unknown_path_is_not_found(server: LoopbackServer) -> None:
     assert response.status_code == 404
     error = response.json()["error"]
     assert error.pop("message") == (
-        "Invalid URL (GET /v2/nothing): this server has POST /v1/chat/gpt/, POST /v1/chat/completions, GET /v1/models"
+        "Invalid URL (GET /v2/nothing): this server has POST /v1/chat/gpt/, POST /v1/chat/completions, "
+        "POST /v1/embeddings, GET /v1/models, GET /v1/models/{model}, POST /v1/query/balance, "
+        "POST /v1/query/usage_details, POST /v1/query/day_usage_details, each also without /v1"
     )
     assert error == {"type": "invalid_request_error", "param": None, "code": "unknown_url"}
 
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("GET", WEB, "POST"), ("PUT", OPENAI, "POST"), ("POST", "/v1/models", "GET")],
+    [
+        ("GET", WEB, "POST"),
+        ("PUT", OPENAI, "POST"),
+        ("POST", "/v1/models", "GET"),
+        ("DELETE", "/v1/models/gpt-4o", "GET"),
+        ("GET", "/v1/embeddings", "POST"),
+        ("GET", "/query/balance", "POST"),
+    ],
 )
 def test_a_wrong_method_is_not_allowed(server: LoopbackServer, method: str, path: str, allowed: str) -> None:
     """A known path that is asked by another method has status 405 and names the method."""
@@ -524,6 +575,22 @@ def test_a_port_out_of_range_is_an_error(port: int) -> None:
     """A port that no system has is refused when the server is made, with the range."""
     with pytest.raises(ValueError, match=f"port={port}: a port is from 0 to 65535"):
         LoopbackServer(port=port)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"port": "80"}, "port must be an int, not str"),
+        ({"port": 1.5}, "port must be an int, not float"),
+        ({"port": True}, "port must be an int, not bool"),
+        ({"host": None}, "host must be a str, not NoneType"),
+        ({"host": b"127.0.0.1"}, "host must be a str, not bytes"),
+    ],
+)
+def test_an_address_of_another_type_is_an_error(arguments: dict[str, Any], told: str) -> None:
+    """A host and a port of another type are refused by name when the server is made."""
+    with pytest.raises(TypeError, match=told):
+        LoopbackServer(**arguments)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::1", "::"])
