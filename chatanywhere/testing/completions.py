@@ -11,7 +11,7 @@ from itertools import zip_longest
 from math import log
 from typing import Any
 
-from .options import ChatOptions
+from .options import AnswerOptions
 from .replies import Reply, folded, words
 from .request import Request, text_of
 from .writer import StreamedBody, to_json
@@ -23,7 +23,7 @@ _COMMON_WORDS = words(" the of and to a in is it that he was for on are with as 
 # What is said
 
 
-def fitted(reply: Reply, options: ChatOptions) -> Reply:
+def fitted(reply: Reply, options: AnswerOptions) -> Reply:
     """Return a reply as the options have it: with as many choices, each cut where it has to end.
 
     Pieces, chunks, and what has a finish reason of its own, stay as they are.
@@ -37,7 +37,7 @@ def fitted(reply: Reply, options: ChatOptions) -> Reply:
     return replace(first, choices=others)
 
 
-def _cut(choice: Reply, options: ChatOptions) -> Reply:
+def _cut(choice: Reply, options: AnswerOptions) -> Reply:
     if choice.pieces is not None or choice.finish_reason is not None:
         return choice
     ends = [place for stop in options.stops if (place := choice.text.find(stop)) >= 0]
@@ -73,7 +73,7 @@ def usage_of(request: Request, reply: Reply) -> Mapping[str, Any]:
 # How it is written
 
 
-def as_object(model: str, reply: Reply, usage: Mapping[str, Any], options: ChatOptions) -> dict[str, Any]:
+def as_object(model: str, reply: Reply, usage: Mapping[str, Any], options: AnswerOptions) -> dict[str, Any]:
     """Return a reply as the one object of an answer that is not streamed."""
     if reply.chunks is not None:
         return folded(reply.chunks)
@@ -89,7 +89,7 @@ def as_object(model: str, reply: Reply, usage: Mapping[str, Any], options: ChatO
     return {**_head(model, ""), "choices": choices, "usage": usage}
 
 
-def as_events(model: str, reply: Reply, usage: Mapping[str, Any], options: ChatOptions) -> StreamedBody:
+def as_events(model: str, reply: Reply, usage: Mapping[str, Any], options: AnswerOptions) -> StreamedBody:
     """Return a reply as a stream of events."""
     done = b"data: [DONE]\n\n"
     if reply.chunks is not None:
@@ -130,7 +130,7 @@ def _event(value: object) -> bytes:
     return b"data: %b\n\n" % to_json(value)
 
 
-def _logprobs_of(delta: Mapping[str, Any], options: ChatOptions) -> dict[str, Any] | None:
+def _logprobs_of(delta: Mapping[str, Any], options: AnswerOptions) -> dict[str, Any] | None:
     """Return the log probabilities of what a chunk says, or None if it says nothing that has any."""
     for name, other in (("content", "refusal"), ("refusal", "content")):
         if delta.get(name):
@@ -138,7 +138,7 @@ def _logprobs_of(delta: Mapping[str, Any], options: ChatOptions) -> dict[str, An
     return None
 
 
-def _logprobs(tokens: list[str], options: ChatOptions) -> list[dict[str, Any]]:
+def _logprobs(tokens: list[str], options: AnswerOptions) -> list[dict[str, Any]]:
     """Return made-up log probabilities, always the same for the same token."""
     return [
         {**likely[0], "top_logprobs": likely[: options.top_logprobs]}

@@ -100,7 +100,7 @@ class Tool:
 
 
 @dataclass(frozen=True)
-class ChatOptions:
+class AnswerOptions:
     """What a chat asks of its answer; the values are those of a chat that asks for nothing."""
 
     stream: bool = False
@@ -119,7 +119,7 @@ class ChatOptions:
     """Whether several may be called at once; only if it was said so."""
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> ChatOptions:
+    def of(cls, fields: Mapping[str, Any]) -> AnswerOptions:
         """Return the options of a request for a chat completion.
 
         Raises:

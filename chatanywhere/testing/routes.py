@@ -16,7 +16,7 @@ from . import embeddings
 from .account import Ledger
 from .completions import as_events, as_object, fitted, usage_of
 from .faults import Fault
-from .options import ChatOptions, check_conversation, read
+from .options import AnswerOptions, check_conversation, read
 from .replies import Reply, ReplyLike
 from .request import WEB_PATH, ParameterError, Request, RequestError, without_query
 from .talker import reply_to
@@ -64,7 +64,7 @@ class Replies:
                     400, "the server has no reply left: give it more, or a function that makes them"
                 ) from None
 
-    def take(self, request: Request, options: ChatOptions) -> tuple[Reply | Mapping[str, Any], Fault | None]:
+    def take(self, request: Request, options: AnswerOptions) -> tuple[Reply | Mapping[str, Any], Fault | None]:
         """Return the reply to a chat, or the object to be sent in its place, and what goes wrong with it.
 
         Raises:
@@ -140,7 +140,7 @@ def _json_response(value: object, fault: Fault | None = None) -> Response:
 
 
 def _answer_web(request: Request, backend: Backend) -> Response:
-    reply, fault = backend.replies.take(request, ChatOptions())
+    reply, fault = backend.replies.take(request, AnswerOptions())
     if not isinstance(reply, Reply):
         return _json_response(reply, fault)
     body = StreamedBody([piece.encode() for piece in reply.text_pieces])
@@ -149,7 +149,7 @@ def _answer_web(request: Request, backend: Backend) -> Response:
 
 def _answer_chat(request: Request, backend: Backend) -> Response:
     key = request.key
-    options = ChatOptions.of(request.fields)
+    options = AnswerOptions.of(request.fields)
     check_conversation(request.messages)
     model = request.fields.get("model") or _MODELS[0]
     reply, fault = backend.replies.take(request, options)

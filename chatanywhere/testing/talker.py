@@ -17,7 +17,7 @@ from itertools import cycle, islice, takewhile
 from typing import Any
 
 from .instances import instances
-from .options import ChatOptions, Tool
+from .options import AnswerOptions, Tool
 from .replies import Reply
 from .request import ParameterError, text_of
 
@@ -102,7 +102,7 @@ _REFLECTIONS = {
 }
 
 
-def reply_to(messages: Sequence[Mapping[str, Any]], options: ChatOptions) -> Reply:
+def reply_to(messages: Sequence[Mapping[str, Any]], options: AnswerOptions) -> Reply:
     """Answer a conversation as it was asked to be answered; further choices are what else there is to say.
 
     A tool that is demanded is called, unless the last messages are the results of tools: these are told.
@@ -130,7 +130,7 @@ def reply_to(messages: Sequence[Mapping[str, Any]], options: ChatOptions) -> Rep
     return Reply(first, choices=[Reply(text) for text in others])
 
 
-def _calls(options: ChatOptions, said: str) -> list[dict[str, Any]]:
+def _calls(options: AnswerOptions, said: str) -> list[dict[str, Any]]:
     """Return a call of the demanded tool that is spoken of, or the first; of each, if several at once are asked for."""
     spoken_of = [tool for tool in options.demanded if tool.name in said]
     tools = options.demanded if options.parallel else (spoken_of or options.demanded)[:1]
