@@ -52,6 +52,13 @@ def fork(session: nox.Session) -> None:
 
 
 @nox.session
+def openai(session: nox.Session) -> None:
+    """OpenAI's library against the test server: completions, parsing, streams, tools, embeddings."""
+    session.install(".[test]")
+    session.run("python", "-m", "pytest", "--no-cov", "tests/testing/test_openai_sdk.py", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """100,000 mutated heads, and 20,000 whole answers over sockets, read by this package and by h11."""
     session.install(".[fuzz]")

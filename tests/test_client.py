@@ -261,9 +261,10 @@ def test_the_web_protocol_sends_what_the_page_sent() -> None:
 
 def test_the_openai_protocol_sends_what_the_caller_gave() -> None:
     """Options go into the body as they are, None leaves one out, and nothing is made up."""
+    tools = [{"type": "function", "function": {"name": "f"}}]
     with LoopbackServer(["Hi"]) as server:
         client = Client(KEY, base_url=server.url, model="m1")
-        client.complete("Hello", temperature=0, max_tokens=None, tools=[{"type": "function"}])
+        client.complete("Hello", temperature=0, max_tokens=None, tools=tools)
         (request,) = server.requests
     assert request.headers["Authorization"] == f"Bearer {KEY}"
     assert request.headers["User-Agent"]
@@ -273,7 +274,7 @@ def test_the_openai_protocol_sends_what_the_caller_gave() -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
         "temperature": 0,
-        "tools": [{"type": "function"}],
+        "tools": tools,
     }
 
 

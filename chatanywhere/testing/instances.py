@@ -250,10 +250,8 @@ def _add(whole: dict[str, Any], name: str, value: Any) -> None:
     """Add a keyword to a schema that has it already, with another value."""
     known = whole[name]
     if name == "properties":
-        whole[name] = {
-            **known,
-            **{key: _merged([known[key], value[key]]) if key in known else value[key] for key in value},
-        }
+        both = {key: _merged([known[key], value[key]]) for key in known.keys() & value.keys()}
+        whole[name] = {**known, **value, **both}
     elif name == "required":
         whole[name] = [*known, *value]
     elif name == "enum":
@@ -313,9 +311,7 @@ def _numbers(schema: Mapping[str, Any], *, whole: bool) -> Iterator[float]:
             break
         yield _plain(value)
     if not whole and "multipleOf" not in schema and low is not None and high is not None:
-        yield from (
-            float(low + (high - low) * part / 16) for part in (8, 4, 12, 2, 6, 10, 14, 1, 3, 5, 7, 9, 11, 13, 15)
-        )
+        yield from (float(low + (high - low) * part / 16) for part in (8, *range(1, 16)))
 
 
 def _plain(value: Decimal) -> float:
