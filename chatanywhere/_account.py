@@ -17,6 +17,7 @@ from ._call import Service
 from ._errors import APIStatusError, ChatAnywhereError, ProtocolError
 from ._group import CallGroup
 from ._policy import TimeoutLike
+from ._protocols.decoder import Decoder
 from ._protocols.fields import read_count, text_or_none
 from ._protocols.protocol import Endpoint, JSONDecoder, bearer
 
@@ -158,19 +159,20 @@ def usage_body(model: str, **period: int) -> dict[str, Any]:
 # How soon a host answers --------------------------------------------------------------------------------------
 
 
-class _BeginningDecoder:
+class _BeginningDecoder(Decoder["float | None"]):
     """Yields the time at which the head of an answer has come, and leaves the rest."""
 
-    ended = 0
-
     def __init__(self) -> None:
-        self.done = False
-        self.chunks: list[str] = []
+        self._done = False
         self._time = monotonic()
+
+    @property
+    def done(self) -> bool:
+        return self._done
 
     def feed(self, block: bytes, events: list[float | None]) -> None:
         events.append(self._time)
-        self.done = True
+        self._done = True
 
     def finish(self, events: list[float | None]) -> None:
         events.append(self._time)

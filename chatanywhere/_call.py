@@ -371,7 +371,8 @@ class Call(Generic[T]):
         if reading.done:
             self.scope.linger()
         else:
-            self.scope.may_end(reading.whole)
+            self.scope.may_end(reading.whole, reading.news)
+            reading.news = False
         return Step.RECEIVE
 
     def _next_step(self) -> Step:

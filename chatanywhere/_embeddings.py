@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import itertools
 import sys
 from array import array
@@ -188,6 +189,8 @@ class _EmbeddingsDecoder(JSONDecoder[Embeddings]):
                 if not len(self._vectors) % _TURN:
                     yield
         except ValueError as exc:
+            if type(exc) is not ValueError:  # a signal handler's
+                raise
             raise ProtocolError(f"the answer is not {self._what}: a vector is not floats in Base64") from exc
         yield from super().finish(events)
 
@@ -222,7 +225,10 @@ def _vector(value: Any, vectors: Sequence[array[float]]) -> array[float]:
 def _floats(encoded: str | bytearray) -> array[float]:
     """Read 32-bit floats, little-endian, in Base64."""
     vector = array("f")
-    vector.frombytes(base64.b64decode(encoded, validate=True))
+    try:
+        vector.frombytes(base64.b64decode(encoded, validate=True))
+    except binascii.Error as exc:
+        raise ValueError("not Base64") from exc
     if sys.byteorder == "big":
         vector.byteswap()
     return vector

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from ._errors import APIStatusError, ChatAnywhereError, StreamCancelledError
 from ._http.body import Body
-from ._protocols.protocol import Decoder
+from ._protocols.decoder import Decoder
 from ._protocols.service import ErrorDecoder
 
 T = TypeVar("T")
@@ -19,6 +19,7 @@ class Reading(Generic[T]):
 
     Attributes:
         events: those that have arrived, and were not given out yet.
+        news: an event has come since this was last set to False.
         complete: the answer has come to its end.
         error: what was wrong with the bytes; to be looked at when their events have been taken.
     """
@@ -28,6 +29,8 @@ class Reading(Generic[T]):
         self._body = body
         self._decoder = decoder
         self.events: Iterator[T | None] = iter(())
+        self._finishing = False  # the decoder has been told that the content has ended
+        self.news = False
         self.complete = False
         self.error: ChatAnywhereError | None = None
 
@@ -39,7 +42,7 @@ class Reading(Generic[T]):
     @property
     def whole(self) -> bool:
         """Nothing is missing: every choice that was asked for, or has begun, has ended. More may follow."""
-        return self.done or self._decoder.ended >= self._choices
+        return self.complete or self._decoder.is_whole(self._choices)
 
     @property
     def chunks(self) -> list[str]:
@@ -59,6 +62,7 @@ class Reading(Generic[T]):
         try:
             for number, block in enumerate(body.feed(data)):
                 if number:
+                    self.news = self.news or bool(events)
                     yield from events
                     events.clear()
                     yield None
@@ -67,11 +71,12 @@ class Reading(Generic[T]):
                     decoder.feed(block, events)
                     decoding = False
             if body.complete and not decoder.done:
-                decoding = True
+                decoding = self._finishing = True
                 for _ in decoder.finish(events) or ():
                     yield None
         except ChatAnywhereError as error:
             failure = error
+        self.news = self.news or bool(events)
         yield from events
         if failure is not None:
             if decoding:
@@ -99,15 +104,18 @@ class Reading(Generic[T]):
             # The status says more than a body that was cut.
             self.error = error if isinstance(error, StreamCancelledError) else decoder.error()
             return
-        if not decoder.done:
+        whole = self.whole and not self._finishing
+        if not (decoder.done or self._finishing):
+            self._finishing = True
             try:
                 for _ in decoder.finish(rest) or ():
                     yield None
-            except APIStatusError as words:  # of the service, which say more
-                error = words
-            except ChatAnywhereError:
-                pass  # that it was cut is known
-        if self.whole and not self._body.damaged:
+                whole = self.whole
+            except ChatAnywhereError as said:
+                if whole or isinstance(said, APIStatusError):  # else that it was cut says it better
+                    error = said
+                whole = False
+        if whole and not self._body.damaged:
             self.complete = True  # nothing was missing but the end of the framing
         else:
             self.error = error

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from ._call import Call, Service
 from ._config import check_types, parameters
 from ._policy import RetryLike, TimeoutLike
+from ._protocols.decoder import Decoder
 from ._protocols.head import AnswerHead
 from ._protocols.json_body import encode_json
 from ._protocols.json_text import JSONText
@@ -41,14 +42,10 @@ class RawResponse:
     status_code: int
 
 
-class _JSONOrNothing:
+class _JSONOrNothing(Decoder[tuple[Any]]):
     """Reads JSON of any kind, and None where there is none. The value is in a tuple, for None is no event."""
 
-    done = False
-    ended = 0
-
     def __init__(self, max_json: int, head: AnswerHead) -> None:
-        self.chunks: list[str] = []
         self._text = JSONText(max_json, head.charset)
         self._is_empty = True
 
@@ -62,15 +59,14 @@ class _JSONOrNothing:
             _, value = yield from read_answer(self._text, "JSON (raw=True gives it as it is)")
         events.append((value,))
 
+    def is_whole(self, choices: int) -> bool:
+        return self._text.is_whole
 
-class _RawDecoder:
+
+class _RawDecoder(Decoder[tuple[Any]]):
     """Keeps the bytes of an answer."""
 
-    done = False
-    ended = 0
-
     def __init__(self) -> None:
-        self.chunks: list[str] = []
         self._blocks: list[bytes] = []
 
     def feed(self, block: bytes, events: list[tuple[Any]]) -> None:

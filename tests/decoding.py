@@ -12,9 +12,9 @@ from chatanywhere._accumulator import Accumulator
 from chatanywhere._errors import ChatAnywhereError
 from chatanywhere._http.body import Body
 from chatanywhere._protocols import find_protocol
+from chatanywhere._protocols.decoder import Decoder
 from chatanywhere._protocols.head import AnswerHead
 from chatanywhere._protocols.json_text import MAX_JSON
-from chatanywhere._protocols.protocol import Decoder
 from chatanywhere._reading import Reading
 from chatanywhere._types import Completion, Event, ReasoningDelta, RefusalDelta, Started, TextDelta
 
@@ -42,6 +42,10 @@ class Answer:
     @property
     def done(self) -> bool:
         return self._reading.done
+
+    @property
+    def whole(self) -> bool:
+        return self._reading.whole
 
     @property
     def error(self) -> ChatAnywhereError | None:

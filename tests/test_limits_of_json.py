@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import itertools
@@ -11,6 +12,7 @@ import threading
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -28,6 +30,7 @@ from chatanywhere import (
     APITimeoutError,
     AsyncClient,
     BadRequestError,
+    ChatAnywhereError,
     Client,
     Completion,
     ProtocolError,
@@ -125,11 +128,57 @@ def test_a_json_text_may_be_as_large_as_its_limit(size: int, step: int) -> None:
         short.feed(pieces[-1])
 
 
-def test_no_value_may_have_too_many_parts_to_be_gone_through() -> None:
-    """A thousand choices or tool calls are more than any answer has; more are a ProtocolError."""
-    for wrong in ({"choices": [{}] * 1001}, chunk(tool_calls=[{}] * 1001)):
-        for content, kind in ((sse(wrong), "text/event-stream"), (json.dumps(wrong).encode(), "application/json")):
-            assert isinstance(openai(content, content_type=kind).error, ProtocolError)
+def lists(count: int) -> dict[str, dict[str, Any]]:
+    """Chunks whose lists have so many items together; each is small enough where it stands."""
+    half = count // 2
+    many = [{"delta": {"tool_calls": [{}] * (half // 100)}}] * 100
+    return {
+        "choices": {"choices": [{"delta": {"content": "a"}}] * count},
+        "tool calls": chunk(tool_calls=[{}] * count),
+        "parts": chunk(content=[{"type": "x"}] * count),
+        "texts": chunk(content=["a"] * count),
+        "thoughts": chunk(reasoning_content=[{"text": "a"}] * count),
+        "thoughts in detail": chunk(reasoning_details=[{"text": "a"}] * count),
+        "parts of a part": chunk(content=[{"thinking": ["a"] * half}, {"thinking": ["a"] * half}]),
+        "lists in lists": chunk(refusal=[["a"] * half, [["a"] * half]]),
+        "the tool calls of all choices": {"choices": many * 2},
+        "lists of several kinds": chunk(content=["a"] * half, tool_calls=[{}] * half),
+    }
+
+
+@pytest.mark.parametrize("kind", lists(0))
+def test_no_chunk_may_have_too_many_parts_to_be_gone_through(kind: str) -> None:
+    """Ten thousand items, in all lists together, are more than any answer has; more are a ProtocolError."""
+    for count, fine in ((900, True), (12_000, False)):
+        content = lists(count)[kind]
+        for body, label in ((sse(content, DONE), "text/event-stream"), (json.dumps(content).encode(), JSON)):
+            error = openai(body, content_type=label).error
+            assert isinstance(error, ProtocolError) is not fine
+            assert fine or "10000 items" in str(error)
+
+
+def test_an_answer_may_have_a_thousand_choices() -> None:
+    """Each costs memory for as long as the answer lasts, so more are a ProtocolError, in however many chunks."""
+    chunks = [
+        {"choices": [{"index": index, "delta": {"content": "a"}, "finish_reason": "stop"}]} for index in range(1001)
+    ]
+    assert openai(sse(*chunks[:-1])).error is None
+    assert "1000 choices" in str(openai(sse(*chunks)).error)
+
+
+@pytest.mark.parametrize("value", ["1", "{}", "[]", '""', "null", '{"a":1}'])
+def test_json_may_have_a_value_for_each_eight_bytes_that_it_may_have(value: str) -> None:
+    """Small values take many times the memory of their characters, so there is a limit for their number, too."""
+    most = json_text._AT_ONCE * 2
+    count = (most - 1) // (2 if ":" in value else 1)
+    for more, fine in ((0, True), (1, False)):
+        text = JSONText(most * 8)
+        text.feed(f"[{','.join([value] * (count + more))}]".encode())
+        if fine:
+            assert len(value_of(text)) == count
+        else:
+            with pytest.raises(ValueError, match=f"more than {most} values"):
+                value_of(text)
 
 
 def test_an_event_may_have_a_million_values() -> None:
@@ -145,7 +194,7 @@ def test_an_event_may_have_a_million_values() -> None:
 
 def value_of(text: JSONText) -> Any:
     """What a JSON text comes to, pauses included."""
-    reading = text.read()
+    reading = json_text.read(text.take(), text.limit)
     while True:
         try:
             next(reading)
@@ -252,14 +301,14 @@ def test_an_event_loop_keeps_its_turns(raw_server: RawServer, monkeypatch: pytes
     async def ask() -> list[str]:
         async with AsyncClient(KEY, base_url=raw_server.url, retry=None) as client, anyio.create_task_group() as tasks:
             # Only the turns while JSON is read are counted: waiting for the answer has its own.
-            monkeypatch.setattr(json_text, "_read_slowly", lambda text: start(tasks, text))
+            monkeypatch.setattr(json_text, "_read_slowly", lambda *args: start(tasks, *args))
             models = await client.models()
             tasks.cancel_scope.cancel()
         return models
 
-    def start(tasks: anyio.abc.TaskGroup, text: str) -> Any:
+    def start(tasks: anyio.abc.TaskGroup, *args: Any) -> Any:
         tasks.start_soon(count)
-        return read(text)
+        return read(*args)
 
     read = json_text._read_slowly
     assert len(run(backend, ask)) == 500_001
@@ -269,11 +318,71 @@ def test_an_event_loop_keeps_its_turns(raw_server: RawServer, monkeypatch: pytes
 @pytest.mark.parametrize("face", ["sync", "asyncio", "trio"])
 def test_a_limit_holds_while_json_is_read(raw_server: RawServer, face: str) -> None:
     """JSON just below the limit of its size, whose reading takes seconds, ends when the call's time is up."""
-    raw_server.answer(http_answer("200 OK", bomb(*SHAPES["choices"], 15 * MIB), JSON, GZIP))
+    raw_server.answer(http_answer("200 OK", bomb("[", '"123456789",', "]", 15 * MIB), JSON, GZIP))
     with Client(KEY, base_url=raw_server.url, timeout=0.5, retry=None) as client:
         outcome = Face(face).ask(client)
     assert isinstance(outcome.error, APITimeoutError)
     assert outcome.error.phase == "total"
+
+
+CALLS_OF_A_CHOICE = '{"message":{"tool_calls":[' + ",".join(["{}"] * 1000) + "]}},"
+GONE_THROUGH = {
+    "an error": ('{"error":{"x":[', "{},", "]}}"),
+    "a list of errors": ("[", '{"error":1},', "]"),
+    "an error of many errors": ('{"error":{"errors":[', '{"errors":[{}]},', "]}}"),
+    "the place of an error": ('{"error":{"message":"Busy","loc":[', "[],", "]}}"),
+    "no error": ('{"detail":[', '{"x":[]},', "]}"),
+    "beside a delta": ('{"choices":[{"delta":{"content":"Hi"}}],"x":[', "{},", "]}"),
+    "parts": ('{"choices":[{"message":{"content":[', '{"a":1},', "]}}]}"),
+    "texts": ('{"choices":[{"message":{"content":[', '{"text":"a"},', "]}}]}"),
+    "thoughts": ('{"choices":[{"message":{"reasoning_content":[', '{"text":"a"},', "]}}]}"),
+    "thoughts in detail": ('{"choices":[{"message":{"reasoning_details":[', '{"text":"a"},', "]}}]}"),
+    "choices": ('{"choices":[', '{"delta":{}},', "]}"),
+    "tool calls of many choices": ('{"choices":[', CALLS_OF_A_CHOICE, "]}"),
+    "objects in lines": ("", '{"choices":[{"delta":{"content":"a"}}]}\n', '{"choices":[{"finish_reason":"stop"}]}'),
+    "stray brackets": (": x\n\n{\n", "}\n", "}\n"),
+    "stray objects": (": x\n\n", '{"a":[{},{},{}]}\n', "\n"),
+    "stray lines of an object without end": (": x\n\n{\n", '"a":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}\n{\n', "\n"),
+}
+
+
+@pytest.mark.parametrize("kind", GONE_THROUGH)
+def test_an_event_loop_keeps_its_turns_while_json_is_gone_through(raw_server: RawServer, kind: str) -> None:
+    """However many parts a value has that has been read, no other task waits long for what is made of it."""
+    start, piece, end = GONE_THROUGH[kind]
+    raw_server.answer(http_answer("200 OK", bomb(start, piece, end, 4 * MIB), JSON, GZIP))
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            begun = monotonic()
+            await anyio.sleep(0.005)
+            longest = max(longest, monotonic() - begun)
+
+    async def ask() -> None:
+        client = AsyncClient(KEY, base_url=raw_server.url, timeout=20, retry=None)
+        async with client, anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            with contextlib.suppress(ChatAnywhereError):
+                await client.complete("Hello")
+            await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+
+    anyio.run(ask)
+    assert longest < 2
+
+
+@pytest.mark.parametrize("face", ["sync", "asyncio", "trio"])
+def test_stray_lines_are_read_in_time(raw_server: RawServer, face: str) -> None:
+    """Brackets among lines that are no events, which could each be the end of an error, are not tried each."""
+    large = b'"a":"' + b"x" * 60_000 + b'",\n'
+    content = b": x\n\n{\n" + large * 190 + b"}\n" * 400 + sse(chunk(content="Hi"), chunk("stop"), DONE)
+    raw_server.answer(http_answer("200 OK", gzip.compress(content), EVENTS, GZIP))
+    with Client(KEY, base_url=raw_server.url, timeout=20, retry=None) as client:
+        outcome = Face(face).ask(client)
+    assert outcome.text == "Hi"
+    assert outcome.seconds < 4
 
 
 def test_a_call_can_be_cancelled_while_json_is_read(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,9 +390,9 @@ def test_a_call_can_be_cancelled_while_json_is_read(raw_server: RawServer, monke
     reading = threading.Event()
     read = json_text._read_slowly
 
-    def tell(text: str) -> Any:
+    def tell(*args: Any) -> Any:
         reading.set()
-        return read(text)
+        return read(*args)
 
     monkeypatch.setattr(json_text, "_read_slowly", tell)
     raw_server.answer(http_answer("200 OK", bomb(*SHAPES["objects"], 15 * MIB), JSON, GZIP))

@@ -48,34 +48,36 @@ MAY_IMPORT: dict[str, str | None] = {
     "_protocols.json_body": "_types",
     "_protocols.json_text": "_errors",
     "_protocols.head": "",
-    "_protocols.protocol": "_errors _types _protocols.excerpt _protocols.head _protocols.json_body "
+    "_protocols.decoder": "",
+    "_protocols.protocol": "_errors _types _protocols.decoder _protocols.excerpt _protocols.head _protocols.json_body "
     "_protocols.json_text _protocols.page _protocols.service",
-    "_protocols.sse": "",
-    "_protocols.text": "_errors _types _protocols.excerpt _protocols.head _protocols.page",
+    "_protocols.sse": "_errors",
+    "_protocols.text": "_errors _types _protocols.decoder _protocols.excerpt _protocols.head _protocols.page",
     "_protocols.envelope": "_protocols.excerpt _protocols.json_text",
     "_protocols.excerpt": "",
     "_protocols.page": "_protocols.excerpt",
-    "_protocols.service": "_errors _protocols.envelope _protocols.excerpt _protocols.head _protocols.json_text "
-    "_protocols.page _protocols.sse",
+    "_protocols.service": "_errors _protocols.decoder _protocols.envelope _protocols.excerpt _protocols.head "
+    "_protocols.json_text _protocols.page _protocols.sse",
     "_protocols.fields": "_errors _types _protocols.excerpt",
-    "_protocols.template": "_protocols.fields",
+    "_protocols.template": "_protocols.fields _protocols.json_text",
     "_protocols.chunks": "_errors _merging _message _types _protocols.excerpt _protocols.fields "
     "_protocols.head _protocols.json_text _protocols.service _protocols.sse _protocols.template",
-    "_protocols.openai": "_errors _types _protocols.chunks _protocols.excerpt _protocols.head _protocols.json_text "
-    "_protocols.protocol _protocols.sse _protocols.text",
-    "_protocols.web": "_types _protocols.head _protocols.json_text _protocols.protocol _protocols.text",
+    "_protocols.openai": "_errors _types _protocols.chunks _protocols.decoder _protocols.excerpt _protocols.head "
+    "_protocols.json_text _protocols.protocol _protocols.sse _protocols.text",
+    "_protocols.web": "_types _protocols.decoder _protocols.head _protocols.json_text _protocols.protocol "
+    "_protocols.text",
     "_config": "_errors _policy _secrets _http.environment _protocols _protocols.protocol _protocols.service",
-    "_reading": "_errors _http.body _protocols.protocol _protocols.service",
+    "_reading": "_errors _http.body _protocols.decoder _protocols.service",
     "_schema": "_errors _types",
     "_call": "_errors _types _policy _secrets _config _reading _schema _http.exchange _http.scope _http.transport "
     "_protocols.head _protocols.json_body _protocols.protocol _protocols.service",
     "_stream": "_errors _types _accumulator _http.exchange _call",
     "_group": "_errors _policy _http.scope _call",
-    "_account": "_errors _policy _protocols.fields _protocols.protocol _call _group",
+    "_account": "_errors _policy _protocols.decoder _protocols.fields _protocols.protocol _call _group",
     "_embeddings": "_errors _types _policy _protocols.fields _protocols.head _protocols.protocol _call _group",
     "_picture": "",
-    "_request": "_policy _http.form _protocols.head _protocols.json_body _protocols.json_text _protocols.protocol "
-    "_config _call",
+    "_request": "_policy _http.form _protocols.decoder _protocols.head _protocols.json_body _protocols.json_text "
+    "_protocols.protocol _config _call",
     # The one before the last in as_async().
     "_client": "_types _policy _config _call _stream _account _embeddings _request _tools _async_client typing",
     "_async_client": "_errors _types _policy _config _call _group _stream _account _embeddings _request _tools "

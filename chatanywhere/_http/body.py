@@ -89,7 +89,7 @@ class Body:
         return self._decompress is not None and self._decompress.damaged
 
     def feed(self, data: bytes) -> Iterable[bytes]:
-        """Return the content that `data` completes, in blocks of at most 256 KiB where it was compressed.
+        """Return the content that `data` completes, in blocks of at most 64 KiB where it was compressed.
 
         Args:
             data: what the connection gave; `b""` says that it has ended.

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from .._errors import ProtocolError, StreamInterruptedError
 
-_BLOCK = 256 * 1024  # bytes that decompression puts out at a time
-_BROTLI_BLOCK = 64 * 1024  # Google's brotli puts out up to twice of what it is asked for
+_BLOCK = 64 * 1024  # bytes that decompression puts out at a time; many small events in them take tenths of a second
+_BROTLI_BLOCK = 16 * 1024  # Google's brotli puts out some times of what it is asked for
 _WINDOW_LOG = 23  # zstd's window is at most 8 MB (RFC 9659, section 3)
 _SLICE = 64  # compressed bytes at a time; four of them may hold a block of 128 KiB (RFC 8878, section 3.1.1.2)
 _SHOWN = 64  # characters of a header that an error repeats
@@ -31,7 +31,7 @@ class Decompressor(Protocol):
     damaged: bool
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Return the content that `data` completes, in blocks of at most 256 KiB.
+        """Return the content that `data` completes, in blocks of at most 64 KiB.
 
         Raises:
             ProtocolError: the data is damaged. The content before the damage has gone out.

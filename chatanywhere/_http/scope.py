@@ -22,7 +22,7 @@ LINGER = 0.25
 """Seconds that an answer which is over may take to end its framing."""
 
 LULL = 2.0
-"""Seconds of silence that are the end of an answer whose choices have ended, and that may have more to say."""
+"""Seconds without news that are the end of an answer whose choices have ended, and that may have more to say."""
 
 GRACE = 0.25
 """Seconds for taking what had arrived when a process that stood still finds a limit long gone."""
@@ -61,7 +61,7 @@ class CallScope:
         self.connected = False
         self._deadline = None if timeout.total is None else monotonic() + timeout.total
         self._connect_deadline: float | None = None
-        self._silence = timeout.read  # seconds that may pass before something comes
+        self._lull: float | None = None  # when an answer that is whole is over if it says no more
         self._phase: Phase = "connect"
         self._tightest: Phase = "total"  # the limit that the running operation's time was taken from
         self._due: float | None = None  # when that time is up
@@ -137,7 +137,9 @@ class CallScope:
             raise ConnectionAbortedError("the call was cancelled")
         now = monotonic()
         if self._phase != "connect":
-            limit = self._silence
+            limit = self.timeout.read
+            if self._lull is not None and (limit is None or self._lull - now < limit):
+                limit = self._lull - now
         elif self._connect_deadline is not None:
             limit = self._connect_deadline - now
         else:
@@ -167,6 +169,7 @@ class CallScope:
         due = self._due is not None and monotonic() >= self._due - _EARLY
         if due:
             self._expired = self._tightest
+            self._lull = None  # if it was that, what is left to do has the other limits
         return due
 
     def forgive(self) -> None:
@@ -189,6 +192,7 @@ class CallScope:
     def expire(self) -> ChatAnywhereError:
         """The time that `budget` gave was not enough; return the error that says so."""
         self._expired = self._tightest
+        self._lull = None
         error = self.failure()
         assert error is not None
         return error
@@ -200,7 +204,7 @@ class CallScope:
         self.connected = False
         self._phase = "connect"
         self._connect_deadline = None
-        self._silence = self.timeout.read
+        self._lull = None
         self._expired = None
 
     def connecting(self) -> None:
@@ -224,10 +228,15 @@ class CallScope:
         soon = monotonic() + LINGER
         self._deadline = soon if self._deadline is None else min(soon, self._deadline)
 
-    def may_end(self, whole: bool) -> None:
-        """Say whether a short silence will be the end of the answer: it is whole, though it may go on."""
-        limit = self.timeout.read
-        self._silence = limit if not whole or (limit is not None and limit < LULL) else LULL
+    def may_end(self, whole: bool, news: bool) -> None:
+        """Say whether the answer is whole, though it may go on, and whether it has said more since the last time.
+
+        Bytes that say nothing, which keep a connection alive, do not put off its end.
+        """
+        if not whole:
+            self._lull = None
+        elif news or self._lull is None:
+            self._lull = monotonic() + LULL
 
     # Waiting ------------------------------------------------------------------------------------------------
 

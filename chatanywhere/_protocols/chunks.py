@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from json.decoder import scanstring  # type: ignore[attr-defined]  # which is what the standard library reads strings by
 from typing import Any
 
 from .._errors import ProtocolError
 from .._merging import without_halves
-from .._message import MessageSoFar, arguments_text, tool_of
+from .._message import MessageSoFar, arguments_text, index_of, tool_of
 from .._types import (
     Event,
     Extra,
@@ -21,20 +22,25 @@ from .._types import (
     ToolCallDelta,
 )
 from .excerpt import MAX_MESSAGE, excerpt, excerpt_around
-from .fields import is_count, is_empty, joined_texts, read_count, read_usage, refuse, text_or_none
+from .fields import TEXT_FIELDS, is_empty, read_count, read_name, read_usage, refuse, text_of, text_or_none
 from .head import UNKNOWN, AnswerHead
-from .json_text import MAX_DEPTH, BareJSON, check
+from .json_text import BareJSON, loads
 from .service import error_in, error_within
 from .sse import NamedData, StrayLine
 from .template import NO_TEMPLATE, is_plain, template
 
 _PieceKind = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
+_Source = tuple[_PieceKind, int]  # what a piece is, and of which choice
+
+_FIRST_TEXT: _Source = (TextDelta, 0)
 
 _MAX_IDLE_TEMPLATES = 4
 _MOST_PIECES = 32  # that are kept though they have become events, since to tell the message of each takes time, and
 _MOST_TEXT = 1000  # characters of one
-_MOST = 1000  # choices, or tool calls of one
 _SHOWN = 3  # pieces, of those that hold nothing
+_MOST_CHOICES = 1000  # of an answer
+_MOST_ITEMS = 10_000  # of a chunk's lists together, since going through them must not hold up an event loop
+_LONGEST_TEMPLATE = 16 * 1024  # characters of a chunk that one is made of
 
 
 class ChunkReader:
@@ -48,24 +54,21 @@ class ChunkReader:
 
     Attributes:
         chunks: the JSON of those that were read, in their order.
-        ended: how many choices have their finish reason; 0 while one of those that have begun has none.
     """
 
     def __init__(self, head: AnswerHead = UNKNOWN) -> None:
         self.chunks: list[str] = []
-        self.ended = 0
         self._head = head
         self._started = Started(None, None)
         self._begun = False
         self._empty = True
         self._choices: dict[int, _ChoiceState] = {}
-        self._kind: _PieceKind = TextDelta
-        self._index = 0
-        self._pieces: list[str] = []
+        self._open = 0  # choices that have no finish reason
+        self._source: _Source = _FIRST_TEXT
+        self._pieces: list[str] = []  # of this source
         self._given = 0  # how many of them have become events, and
         self._told = 0  # how many of them the message knows
-        self._half = ""  # of a character
-        self._halves: dict[tuple[_PieceKind, int], str] = {}  # the same, of other kinds and choices
+        self._halves: dict[_Source, str] = {}  # of characters, whose other halves have not come
         self._template = NO_TEMPLATE
         self._idle_templates = 0  # that were of no use, in a row
         self._used = True  # the template has been
@@ -111,27 +114,52 @@ class ChunkReader:
     def flush(self, events: list[Event], *, last: bool = False) -> None:
         """Append the pieces taken in so far; `last` says that none will follow."""
         pieces, given = self._pieces, self._given
-        if len(pieces) > given or (last and self._half):
+        if len(pieces) > given or (last and self._source in self._halves):
             text = pieces[-1] if len(pieces) == given + 1 else "".join(pieces[given:])
             self._given = len(pieces)
             if self._given > _MOST_PIECES or len(text) > _MOST_TEXT:
                 self._forget()
-            if not text.isascii() or self._half:
-                text = self._half + text
+            if self._halves or not text.isascii():
+                text = self._halves.pop(self._source, "") + text
                 # JSON writes an emoji as two escapes, and some servers put one into each of two chunks.
-                cut = "\ud800" <= text[-1:] <= "\udbff" and not last
-                self._half = text[-1] if cut else ""
-                text = without_halves(text[:-1] if cut else text)
+                if "\ud800" <= text[-1:] <= "\udbff" and not last:
+                    self._halves[self._source] = text[-1]
+                    text = text[:-1]
+                text = without_halves(text)
             if text:
-                events.append(self._kind(text, self._index))
-        if last:
-            events += [kind(without_halves(half), index) for (kind, index), half in self._halves.items() if half]
+                kind, index = self._source
+                events.append(kind(text, index))
+        if last and self._halves:
+            events += [kind(without_halves(half), index) for (kind, index), half in self._halves.items()]
             self._halves.clear()
+
+    def is_whole(self, choices: int = 1) -> bool:
+        """Whether every choice that has begun has its finish reason, and those are at least so many."""
+        return not self._open and len(self._choices) >= choices
+
+    def would_be_whole(self, data: str, choices: int) -> bool:
+        """Whether nothing would be missing if this came, too: it is `[DONE]`, an error, or all finish reasons."""
+        if data.strip() == "[DONE]":
+            return True
+        try:
+            chunk = loads(data)
+        except json.JSONDecodeError:
+            return False
+        if error_within(chunk) is not None:
+            return True
+        said = chunk.get("choices") if isinstance(chunk, dict) else None
+        if not isinstance(said, list) or not all(isinstance(choice, dict) for choice in said):
+            return False
+        states = {index: state.finished for index, state in self._choices.items()}
+        for choice in said:
+            index = index_of(choice) or 0
+            states[index] = states.get(index) or bool(choice.get("finish_reason"))
+        return all(states.values()) and len(states) >= choices
 
     @property
     def is_empty(self) -> bool:
         """Nothing has been said, nor why."""
-        return self._empty and not any(choice.finished for choice in self._choices.values())
+        return self._empty and self._open == len(self._choices)
 
     @property
     def shown(self) -> list[str]:
@@ -152,7 +180,7 @@ class ChunkReader:
             if said in ("", "[DONE]"):  # "" is sent to keep the connection alive
                 return bool(said)
         chunk = _parse(data)
-        if self._plain and self._kind is TextDelta and not self._index and is_plain(chunk):
+        if self._plain and self._source is _FIRST_TEXT and is_plain(chunk):
             self._pieces.append(chunk["choices"][0]["delta"]["content"])
             self.chunks.append(data)
         else:
@@ -170,7 +198,8 @@ class ChunkReader:
         if name == "error" and chunk != "":
             raise error_in(chunk, self._head)
         if isinstance(chunk, dict):
-            self.add(chunk, data, events)
+            if _FAILURE.search(name) or not _OURS.isdisjoint(chunk) or chunk.get("type") == "error":
+                self.add(chunk, data, events)
             return False
         error = error_within(chunk, self._head)
         if error is not None:
@@ -202,6 +231,8 @@ class ChunkReader:
                 raise error
         if not isinstance(chunk, dict):
             raise ProtocolError(f"not a chat completion chunk: {excerpt(data)}")
+        if len(data) > _MOST_ITEMS:
+            _check_items(chunk)
         self._read(chunk, events)
         self.chunks.append(data)
         if self._idle_templates < _MAX_IDLE_TEMPLATES:
@@ -209,24 +240,25 @@ class ChunkReader:
         else:
             self._template = NO_TEMPLATE
             first = self._choices.get(0)
-            self._plain = bool(self._started.id and self._started.model and first and first.message.has_text)
+            known = bool(self._started.id and self._started.model) and not self._empty
+            self._plain = known and first is not None and first.message.has_text
 
     def _read(self, chunk: dict[str, Any], events: list[Event]) -> None:
         choices = chunk.get("choices") or []
         if not isinstance(choices, list):
             refuse("choices", choices, "a list")
-        _check_length("choices", choices)
         if not (self._started.id and self._started.model):
             self._start(chunk, events)
         for position, choice in enumerate(choices):
             self._read_choice(choice, f"choices[{position}]", chunk, events)
-        self._spent(chunk.get("usage"), events)
+        groq = chunk.get("x_groq")
+        self._spent(chunk.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None), events)
 
     def _start(self, chunk: Mapping[str, Any], events: list[Event]) -> None:
         old = self._started
         self._started = Started(
-            old.id or text_or_none(chunk.get("id")),
-            old.model or text_or_none(chunk.get("model")),
+            old.id or read_name(chunk.get("id")),
+            old.model or read_name(chunk.get("model")),
             old.created or read_count(chunk.get("created")),
         )
         news = (old.id, old.model) != (self._started.id, self._started.model)
@@ -236,85 +268,72 @@ class ChunkReader:
             events.append(self._started)
 
     def _read_choice(self, choice: Any, where: str, chunk: dict[str, Any], events: list[Event]) -> None:
+        if choice is None:
+            return
         if not isinstance(choice, dict):
             refuse(where, choice, "an object")
-        index = 0 if choice.get("index") is None else choice["index"]
-        if not is_count(index):
-            refuse(f"{where}.index", index, "a count")
-        state = self._choices.setdefault(index, _ChoiceState())
+        index = index_of(choice) or 0
+        state = self._choices.get(index)
+        if state is None:
+            if len(self._choices) == _MOST_CHOICES:
+                raise ProtocolError(f"the answer has more than {_MOST_CHOICES} choices")
+            state = self._choices[index] = _ChoiceState()
+            self._open += 1
         # "message" is where the answer that is not streamed has its text; in a stream it may repeat all of it.
         for field in ("delta", "message"):
             body = choice.get(field)
             if body:
                 if not isinstance(body, dict):
                     refuse(f"{where}.{field}", body, "an object")
-                if isinstance(body.get("tool_calls"), list):
-                    _check_length(f"{where}.{field}.tool_calls", body["tool_calls"])
                 self._tell()
                 body = state.message.news(body, whole=field == "message", last=bool(choice.get("finish_reason")))
                 self._read_message(body, index, f"{where}.{field}", events)
         if choice.get("error"):
             raise error_in(chunk, self._head)
-        self._extra({name: choice[name] for name in choice if name not in _CHOICE_FIELDS}, index, events)
+        extra = {name: choice[name] for name in choice if name not in _CHOICE_FIELDS}
+        if isinstance(extra.get("text"), str) and "delta" not in choice and "message" not in choice:
+            self._piece(TextDelta, extra.pop("text"), index, events)  # as completions that are no chats have it
+        self._extra(extra, index, events)
         reason = choice.get("finish_reason")
         if reason:
-            if not isinstance(reason, str):
-                refuse(f"{where}.finish_reason", reason, "text")
+            self._open -= not state.finished
             state.finished = True
             self.flush(events)
-            events.append(Finished(reason, index))
-        finished = [choice.finished for choice in self._choices.values()]
-        self.ended = len(finished) if all(finished) else 0
+            events.append(Finished(reason if isinstance(reason, str) else json.dumps(reason), index))
         self._spent(choice.get("usage"), events)
 
     def _read_message(self, body: dict[str, Any], index: int, where: str, events: list[Event]) -> None:
-        said: list[str] = []  # some servers send what was thought under two names at once
         extra = {name: value for name, value in body.items() if name not in _MESSAGE_FIELDS}
-        for name in ("reasoning_content", "reasoning"):
-            thought = body.get(name)
-            if isinstance(thought, str):
-                if thought and thought not in said:
-                    said.append(thought)
-                    self._piece(ReasoningDelta, thought, index, events)
-            elif thought and name == "reasoning":
-                extra[name] = thought
-            elif thought:
-                refuse(f"{where}.{name}", thought, "text")
-        details = body.get("reasoning_details")
-        if isinstance(details, list):
-            thought = joined_texts(details)
-            if thought and thought not in said:
+        thoughts: list[str] = []  # some servers send what was thought under two names at once
+        for name in _THOUGHTS:
+            thought = text_of(body.get(name))
+            if thought is None:
+                extra[name] = body[name]
+            elif thought not in thoughts:
+                thoughts.append(thought)
                 self._piece(ReasoningDelta, thought, index, events)
         content = body.get("content")
         if isinstance(content, str):
             self._piece(TextDelta, content, index, events)
-        elif isinstance(content, list):
-            self._read_parts(content, index, f"{where}.content", events)
         elif content:
-            refuse(f"{where}.content", content, "text")
-        refusal = body.get("refusal")
-        if isinstance(refusal, str):
+            self._read_parts(content, index, events)
+        refusal = text_of(body.get("refusal"))
+        if refusal is None:
+            extra["refusal"] = body["refusal"]
+        else:
             self._piece(RefusalDelta, refusal, index, events)
-        elif refusal:
-            refuse(f"{where}.refusal", refusal, "text")
         self._call_tools(body, index, where, events)
-        if self._extra(extra, index, events):
-            self._empty = False
+        self._extra(extra, index, events)
+        self._spent(body.get("usage"), events)
 
-    def _read_parts(self, parts: list[Any], index: int, where: str, events: list[Event]) -> None:
-        """Read content that comes as a list of parts: text, thoughts, and what is neither."""
-        for position, part in enumerate(parts):
-            if not isinstance(part, dict):
-                refuse(f"{where}[{position}]", part, "an object")
-            text, thinking = part.get("text"), part.get("thinking")
-            if isinstance(text, str):
-                self._piece(TextDelta, text, index, events)
-            elif isinstance(thinking, str):
-                self._piece(ReasoningDelta, thinking, index, events)
-            elif isinstance(thinking, list):
-                self._piece(ReasoningDelta, joined_texts(thinking), index, events)
-            elif self._extra({"content": [part]}, index, events):
-                self._empty = False
+    def _read_parts(self, content: Any, index: int, events: list[Event]) -> None:
+        """Read content that is no text, but has parts: text, thoughts, and what is neither."""
+        for part in content if isinstance(content, list) else [content]:
+            kind, text = _kind_of(part), text_of(part)
+            if kind is None or text is None:
+                self._extra({"content": [part] if isinstance(content, list) else part}, index, events)
+            else:
+                self._piece(kind, text, index, events)
 
     def _call_tools(self, body: dict[str, Any], index: int, where: str, events: list[Event]) -> None:
         """Make events of tool calls that `MessageSoFar` has told apart."""
@@ -347,12 +366,10 @@ class ChunkReader:
         if not text:
             return
         self._empty = False
-        if kind is not self._kind or index != self._index:
+        if (kind, index) != self._source:
             self.flush(events)
             self._forget()
-            self._halves[self._kind, self._index] = self._half
-            self._kind, self._index = kind, index
-            self._half = self._halves.pop((kind, index), "")
+            self._source = (kind, index) if index or kind is not TextDelta else _FIRST_TEXT
             self._template = NO_TEMPLATE
         self._pieces.append(text)
         self._told = len(self._pieces)
@@ -360,7 +377,8 @@ class ChunkReader:
     def _tell(self) -> None:
         """Let the message know the pieces that were read the short way."""
         if len(self._pieces) > self._told:
-            self._choices[self._index].message.tell(_FIELDS[self._kind], *self._pieces[self._told :])
+            kind, index = self._source
+            self._choices[index].message.tell(_FIELDS[kind], *self._pieces[self._told :])
             self._told = len(self._pieces)
 
     def _forget(self) -> None:
@@ -369,13 +387,13 @@ class ChunkReader:
         self._pieces.clear()
         self._given = self._told = 0
 
-    def _extra(self, fields: dict[str, Any], index: int, events: list[Event]) -> bool:
-        """Give out what has no event of its own; return whether there was any."""
+    def _extra(self, fields: dict[str, Any], index: int, events: list[Event]) -> None:
+        """Give out what has no event of its own, if there is anything."""
         fields = {name: value for name, value in fields.items() if not is_empty(value)}
         if fields:
+            self._empty = False
             self.flush(events)
             events.append(Extra(fields, index))
-        return bool(fields)
 
     def _spent(self, counts: Any, events: list[Event]) -> None:
         usage = read_usage(counts) if isinstance(counts, dict) else None
@@ -385,7 +403,7 @@ class ChunkReader:
 
     def _learn(self, chunk: dict[str, Any], data: str) -> None:
         """Make a template of a chunk that has been read, if it holds nothing but a piece of text."""
-        found = template(chunk, data)
+        found = template(chunk, data) if len(data) <= _LONGEST_TEMPLATE else None
         if found is not None:
             self._idle_templates = 0 if self._used else self._idle_templates + 1
             self._used = False
@@ -407,26 +425,54 @@ def _parse(data: str) -> Any:
         ProtocolError: it is none, or beyond the limits of JSON that is read at once.
     """
     try:
-        if len(data) > 2 * MAX_DEPTH:
-            check(data)
-        return json.loads(data)
-    except (RecursionError, ValueError) as exc:  # also: nested too deep, too many values, too many digits
+        return loads(data)
+    except json.JSONDecodeError as exc:
         raise ProtocolError(f"not a chat completion chunk: {excerpt_around(data, exc)}") from exc
 
 
-def _check_length(where: str, values: list[Any]) -> None:
-    """See to it that going through a list does not hold up an event loop.
+def _kind_of(part: Any) -> _PieceKind | None:
+    """What a part of content is, by its type, or by the field that it has; None for what is not said in words."""
+    if not isinstance(part, dict):
+        return TextDelta
+    name = part.get("type") or next((name for name in _PARTS if name in part), "text")
+    return _PARTS.get(name) if isinstance(name, str) else None
+
+
+def _check_items(chunk: dict[str, Any]) -> None:
+    """See to it that going through the lists of a chunk does not hold up an event loop.
 
     Raises:
-        ProtocolError: it is too long.
+        ProtocolError: they have too many items.
     """
-    if len(values) > _MOST:
-        raise ProtocolError(f"not a chat completion chunk: {where} has more than {_MOST} items")
+    count = 0
+    pending: list[Any] = [chunk.get("choices")]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            count += len(value)
+            if count > _MOST_ITEMS:
+                raise ProtocolError(f"not a chat completion chunk: its lists have more than {_MOST_ITEMS} items")
+            pending += value
+        elif isinstance(value, dict):
+            pending += [value[name] for name in _GONE_THROUGH if name in value]
 
 
+_OURS = frozenset(("choices", "usage", "error", "errors"))  # by which a chunk or an error is known under any name
+_FAILURE = re.compile("err|fail|exception", re.IGNORECASE)  # in the name of an event whose message is an error's
+_PARTS: dict[str, _PieceKind] = {
+    "text": TextDelta,
+    "output_text": TextDelta,
+    "thinking": ReasoningDelta,
+    "reasoning": ReasoningDelta,
+    "reasoning_text": ReasoningDelta,
+    "summary_text": ReasoningDelta,
+    "refusal": RefusalDelta,
+}
+_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 _MESSAGE_FIELDS = frozenset(
-    ("role", "content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
+    ("role", "content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call", "usage")
 )
+_GONE_THROUGH = ("delta", "message", "tool_calls", *_THOUGHTS, *TEXT_FIELDS)
 _CHOICE_FIELDS = frozenset(("index", "delta", "message", "finish_reason", "usage"))
 _FIELDS: dict[_PieceKind, str] = {TextDelta: "content", ReasoningDelta: "reasoning", RefusalDelta: "refusal"}
 _CALL_FIELDS = frozenset(("index", "id", "type", "function", "custom"))

@@ -18,6 +18,8 @@ from .json_text import loads
 _MAX_DEPTH = 6  # how deep words are looked for
 _MAX_ITEMS = 10  # of a list of errors
 _MAX_WORDS = 64 * 1024  # characters of a message, be it words or JSON
+_MAX_FIELDS = 100  # of an object that is shown
+_MAX_VALUES = 5000  # that are looked at, since no error has so many, and other JSON has more
 
 _WORDS = (
     "message",
@@ -67,7 +69,7 @@ def read_error(answer: Any) -> Envelope:
 def is_error(answer: Any) -> bool:
     """Whether JSON in an answer whose status says that all is fine is an error nevertheless."""
     if isinstance(answer, list):
-        return bool(answer) and all(isinstance(each, dict) and is_error(each) for each in answer)
+        return bool(answer) and all(isinstance(each, dict) and is_error(each) for each in answer[:_MAX_ITEMS])
     if not isinstance(answer, dict):
         return False
     if answer.get("error") or "error" in (answer.get("object"), answer.get("type")):
@@ -98,13 +100,15 @@ class _Walk:
         self.status: int | None = None
         self.names: set[str] = set()
         self.wordless: Any = None
+        self._left = _MAX_VALUES
         self.failed = False
 
     def words(self, value: Any, depth: int = 0) -> str:
         """Return the words in a value, or `""`."""
         if isinstance(value, str):
-            return self._quoted(value.strip(), depth)
-        if depth == _MAX_DEPTH:
+            return self._quoted(value[:_MAX_WORDS].strip(), depth)
+        self._left -= 1
+        if depth == _MAX_DEPTH or self._left < 0:
             return ""
         if isinstance(value, list):
             return "; ".join(filter(None, (self.words(item, depth + 1) for item in value[:_MAX_ITEMS])))
@@ -128,7 +132,7 @@ class _Walk:
         if text.startswith("{") and text.endswith("}") and len(text) <= _MAX_WORDS and depth < _MAX_DEPTH:
             try:
                 value = loads(text)
-            except ValueError:
+            except json.JSONDecodeError:
                 return text
             return self.words(value, depth + 1) or text
         return text
@@ -182,13 +186,16 @@ def _errors_of_choices(fields: dict[str, Any]) -> list[Any]:
     choices = fields.get("choices")
     if not isinstance(choices, list):
         return []
-    return [choice["error"] for choice in choices if isinstance(choice, dict) and choice.get("error")]
+    return [choice["error"] for choice in choices[:_MAX_FIELDS] if isinstance(choice, dict) and choice.get("error")]
 
 
 def _place(fields: dict[str, Any]) -> str:
     """Where in the request the error is, as FastAPI says it."""
     place = fields.get("loc")
-    return f"{'.'.join(map(str, place))}: " if isinstance(place, list) and place else ""
+    if not isinstance(place, list):
+        return ""
+    names = [str(each) for each in place[:_MAX_ITEMS] if isinstance(each, (str, int))]
+    return f"{'.'.join(names)}: " if names else ""
 
 
 def _fields(answer: Any) -> str:
@@ -199,8 +206,15 @@ def _fields(answer: Any) -> str:
 
 def _as_json(value: Any) -> str:
     if isinstance(value, dict):
-        value = {name: each for name, each in value.items() if not _is_empty(each)}
-    return "" if _is_empty(value) else json.dumps(value, ensure_ascii=False)[:MAX_MESSAGE]
+        value = {name: each for name, each in islice(value.items(), _MAX_FIELDS) if not _is_empty(each)}
+    if _is_empty(value):
+        return ""
+    text = ""
+    for piece in json.JSONEncoder(ensure_ascii=False).iterencode(value):
+        text += piece
+        if len(text) >= MAX_MESSAGE:
+            break
+    return text[:MAX_MESSAGE]
 
 
 def _is_empty(value: Any) -> bool:

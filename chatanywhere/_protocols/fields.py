@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
 from .._errors import ProtocolError
@@ -41,12 +42,16 @@ def _detail(counts: dict[str, Any], group: str, name: str) -> Any:
 
 
 def read_count(value: Any) -> int | None:
-    """Read a count, which some servers write as a float or a str."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        value = int(value)
+    """Read a count, which some servers write as a float or a str; None if it is none."""
+    if isinstance(value, str):
+        match = _COUNT.fullmatch(value)
+        value = int(match[1]) if match else None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if is_count(value) else None
+
+
+_COUNT = re.compile(r"\s*([0-9]{1,19})(?:\.0*)?\s*")
 
 
 def is_count(value: Any) -> bool:
@@ -54,9 +59,19 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
-def joined_texts(parts: list[Any]) -> str:
-    """The text of parts, in one."""
-    return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+def text_of(value: Any) -> str | None:
+    """The text of a piece: itself, what is said in a part, or in those of a list; None if there is no telling."""
+    if isinstance(value, dict):
+        name = next((name for name in TEXT_FIELDS if name in value), None)
+        return None if name is None else text_of(value[name])
+    if isinstance(value, list):
+        texts = [text for text in map(text_of, value) if text is not None]
+        return "".join(texts) if texts or not value else None
+    return "" if value is None else value if isinstance(value, str) else None
+
+
+TEXT_FIELDS = ("text", "thinking", "reasoning", "refusal", "summary", "content", "value")
+"""The fields of a part that may hold its text."""
 
 
 def is_empty(value: Any) -> bool:
@@ -65,6 +80,11 @@ def is_empty(value: Any) -> bool:
 
 def text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def read_name(value: Any) -> str | None:
+    """Read a name, which some servers write as a number; None if there is none."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text_or_none(value)
 
 
 def refuse(where: str, value: Any, wanted: str) -> NoReturn:

@@ -68,6 +68,8 @@ UNKNOWN = AnswerHead()
 def _encoding(label: str) -> str:
     try:
         name = codecs.lookup(label).name
-    except (LookupError, ValueError):
+    except (LookupError, ValueError) as exc:
+        if type(exc) not in (LookupError, ValueError):  # a signal handler's
+            raise
         return ""
     return name if _ENCODINGS.fullmatch(name) else ""

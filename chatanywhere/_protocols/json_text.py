@@ -6,8 +6,9 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Iterator
+from json import JSONDecodeError
+from typing import Any, NamedTuple, NoReturn
 
 from .._errors import ProtocolError
 
@@ -17,12 +18,12 @@ MAX_JSON = 16 * 1024 * 1024
 MAX_DEPTH = 100
 """How deep arrays and objects may be nested. Beyond, who prints, copies or pickles a value runs out of stack."""
 
+_BYTES_PER_VALUE = 8  # of the limit of a text's size: small values take ten times the memory of their characters
 _AT_ONCE = 100_000  # values that are read without a pause, which takes some hundredths of a second
 _LONG_EVENT = 1_000_000  # values of a text that has to be read without a pause
 _TURN = 2000  # values that are read between two pauses
 
-_MAX_BARE_LINES = 200
-_MAX_BARE_LINE = 64 * 1024  # characters
+_MAX_BARE = 64 * 1024  # characters
 
 _BRACKETS = b"[]{}"
 _STEPS = bytes.maketrans(_BRACKETS, b"\x01\xff\x01\xff")  # as signed numbers: one level down, one up
@@ -33,14 +34,20 @@ class JSONText:
     """The content of an answer that is one JSON text.
 
     Args:
-        limit: the bytes that it may have.
+        limit: the bytes that it may have, also an attribute.
         charset: the encoding that it is labelled with, for what is not UTF-8; `""` if there is none.
     """
 
     def __init__(self, limit: int = MAX_JSON, charset: str = "") -> None:
-        self._limit = limit
+        self.limit = limit
         self._charset = charset
         self._content = bytearray()
+        self._brackets = _Brackets()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing can belong to it that has not come yet."""
+        return self._brackets.are_closed
 
     def feed(self, block: bytes) -> None:
         """Take more of it.
@@ -49,9 +56,10 @@ class JSONText:
             ProtocolError: it is larger than the limit.
         """
         self._content += block
-        if len(self._content) > self._limit:
+        if len(self._content) > self.limit:
             self._content.clear()
-            raise ProtocolError(f"the answer is one JSON text, and larger than the {self._limit} bytes it may have")
+            raise ProtocolError(f"the answer is one JSON text, and larger than the {self.limit} bytes it may have")
+        self._brackets.feed(block)
 
     def set_aside(self, name: bytes, least: int) -> list[bytearray]:
         """Take the strings of at least `least` bytes that members of this name have out of the text, and return them.
@@ -75,7 +83,7 @@ class JSONText:
         """Return the text, and keep nothing of it.
 
         Raises:
-            ValueError: it is not UTF-8, nor what it is labelled as.
+            UnicodeDecodeError: it is not UTF-8, nor what it is labelled as.
         """
         content, self._content = self._content, bytearray()
         try:
@@ -85,74 +93,174 @@ class JSONText:
                 raise
             return content.decode(self._charset)
 
-    def read(self) -> Generator[None, None, Any]:
-        """Take the text, and read it as `read` does."""
-        return (yield from read(self.take()))
-
 
 class BareJSON:
     """JSON that stands bare among the lines of something else, each value in one line, or pretty-printed."""
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self._lines: list[str] = []
+        self._size = 0
+        self._brackets = _Brackets()
 
     def add(self, line: str) -> Any:
-        """Return the array or object that a line completes; None if it completes none."""
-        lines = self._lines
-        begins = line.startswith(("{", "[{")) or line.rstrip() == "["
-        if begins:
-            lines.clear()
-        if (begins or lines) and len(lines) < _MAX_BARE_LINES and len(line) < _MAX_BARE_LINE:
-            lines.append(line)
-        if line.rstrip().endswith(("}", "]")) and (len(lines) == 1 or line.startswith(("}", "]"))):
-            try:
-                return loads("\n".join(lines))
-            except ValueError:
-                pass  # it goes on, or is none
+        """Return the array or object that a line completes; None if it completes none.
+
+        However many lines there are, each is read twice at the most.
+        """
+        begins = line.lstrip()[:1] in _KINDS
+        if not (begins or self._lines):
+            return None
+        self._size += len(line)
+        if self._size > _MAX_BARE:
+            self._clear()
+            return None
+        value = _value_of(line) if begins else None
+        if value is None:
+            self._lines.append(line)
+            self._brackets.feed(line.encode("utf-8", "surrogatepass"))
+            if not self._brackets.are_closed:
+                return None
+            value = _value_of("\n".join(self._lines)) if len(self._lines) > 1 else None
+        self._clear()
+        return value
+
+
+def _value_of(text: str) -> Any:
+    """The array or object that a text is; None if it is none, or has no end."""
+    brackets = _Brackets()
+    brackets.feed(text.encode("utf-8", "surrogatepass"))
+    try:
+        return loads(text) if brackets.are_closed else None
+    except JSONDecodeError:
         return None
 
 
-def read(text: str) -> Generator[None, None, Any]:
-    """Return the value of a JSON text. Yields where there is much to read, so that limits and others have their turn.
+class _Brackets:
+    """Follows the brackets of a JSON text that comes in blocks.
 
-    A thread would not do: the standard library's reader lets no other thread run until it is through.
+    Attributes:
+        are_closed: there have been some, and each that was opened has been closed.
+    """
+
+    def __init__(self) -> None:
+        self.are_closed = False
+        self._open = 0
+        self._in_string = False
+        self._cut = b""  # a backslash at the end of a block
+
+    def feed(self, block: bytes) -> None:
+        block, self._cut = self._cut + block, b""
+        if (len(block) - len(block.rstrip(b"\\"))) % 2:
+            block, self._cut = block[:-1], b"\\"
+        parts = _without_escapes(block).split(b'"')
+        outside = b"".join(parts[self._in_string :: 2])
+        self._in_string ^= len(parts) % 2 == 0
+        closed = outside.count(b"]") + outside.count(b"}")
+        self._open += outside.count(b"[") + outside.count(b"{") - closed
+        self.are_closed = self._open == 0 and (self.are_closed or closed > 0)
+
+
+class Found(NamedTuple):
+    """A value of a JSON text, from where it begins to where the next may."""
+
+    value: Any
+    start: int
+    end: int
+
+
+def read_all(text: str, limit: int = MAX_JSON) -> Iterator[Found | None]:
+    """Yield the values that stand in a text one behind the other, at least one.
+
+    None is yielded where there is much to read, so that limits and others have their turn. A thread would not do: the
+    standard library's reader lets no other thread run until it is through.
+
+    Args:
+        text: what follows the last value has to be JSON too.
+        limit: the bytes that the text may have; more values than one for each eight of them are too many.
 
     Raises:
-        ValueError: it is not JSON, or is nested too deeply.
+        JSONDecodeError: what follows is not JSON, or is beyond the limits.
     """
-    if _count_values(text) <= _AT_ONCE:
-        return loads(text)
-    return (yield from _read_slowly(text))
+    slowly = _count_values(text) > _AT_ONCE
+    if not slowly:
+        check(text)
+    end = _skip(text, 0)
+    while True:
+        start = end
+        if slowly:
+            value, end = yield from _read_slowly(text, start, limit // _BYTES_PER_VALUE)
+        else:
+            value, end = _read_value(text, start)
+        end = _skip(text, end)
+        yield Found(value, start, end)
+        if end == len(text):
+            return
+
+
+def read(text: str, limit: int = MAX_JSON) -> Generator[None, None, Any]:
+    """Return the one value of a text. Yields, and raises, as `read_all` does."""
+    value = None
+    for found in read_all(text, limit):
+        if found is None:
+            yield
+        elif found.end < len(text):
+            raise JSONDecodeError("Extra data", text, found.end)
+        else:
+            value = found.value
+    return value
 
 
 def loads(text: str) -> Any:
     """Read a JSON text as `json.loads` does, within limits.
 
     Raises:
-        ValueError: it is not JSON, is nested too deeply, or has so many values that reading it at once would take long.
+        JSONDecodeError: it is not JSON, is nested too deeply, or has so much that reading it at once would take long.
+            Nothing else that may come out of the reader, so that what a signal handler raises passes.
     """
     check(text)
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except (RecursionError, ValueError) as exc:
+        _reraise(exc, text)
 
 
 def check(text: str) -> None:
     """See to it that a JSON text can be read at once, and its value be gone through by recursion.
 
     Raises:
-        ValueError: it can't.
+        JSONDecodeError: it can't.
     """
+    if len(text) < 2 * MAX_DEPTH:
+        return
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-        raise _too_deep()
+        raise JSONDecodeError(_TOO_DEEP, text, 0)
     if len(text) > _LONG_EVENT and _count_values(text) > _LONG_EVENT:
-        raise ValueError(f"more than {_LONG_EVENT} values to be read at once")
+        raise JSONDecodeError(f"more than {_LONG_EVENT} values to be read at once", text, 0)
+
+
+def _reraise(exc: RecursionError | ValueError, text: str, position: int = 0) -> NoReturn:
+    """Raise what the standard library's reader says as what it is: some of it has a class that is anyone's."""
+    if type(exc) in (RecursionError, ValueError):  # a number with too many digits
+        raise JSONDecodeError(str(exc), text, position) from exc
+    raise exc
+
+
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 
 def _depth(text: str) -> int:
     """How deep brackets are nested outside of strings. If the text is not JSON, the number means nothing."""
-    content = text.encode("utf-8", "surrogatepass").replace(rb"\\", b"").replace(rb"\"", b"")
-    outside = b"".join(content.split(b'"')[::2])
+    outside = b"".join(_without_escapes(text.encode("utf-8", "surrogatepass")).split(b'"')[::2])
     steps = memoryview(outside.translate(_STEPS, _OTHERS)).cast("b")
     return max(itertools.accumulate(steps), default=0)
+
+
+def _without_escapes(content: bytes) -> bytes:
+    """A JSON text in which each quotation mark begins a string or ends it."""
+    return content.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in content else content
 
 
 def _count_values(text: str) -> int:
@@ -160,35 +268,43 @@ def _count_values(text: str) -> int:
     return text.count(",") + text.count("[") + text.count("{") + 1
 
 
-def _too_deep() -> ValueError:
-    return ValueError(f"nested deeper than {MAX_DEPTH} levels")
-
-
 _to_next = re.compile(r"[ \t\n\r]*").match
 _match_numbers = re.compile(r"\[[-+.0-9eE, \t\n\r]{1,100000}\]").match  # a short array of nothing else
 _KINDS: dict[str, tuple[type[Any], str]] = {"[": (list, "]"), "{": (dict, "}")}  # how they begin and end
-_read_value = json.JSONDecoder().raw_decode
+_raw_decode = json.JSONDecoder().raw_decode
 
 
-def _read_slowly(text: str) -> Generator[None, None, Any]:
-    """Do what `json.loads` does, with pauses; strings, numbers and words are left to it."""
+def _read_value(text: str, position: int) -> tuple[Any, int]:
+    """The value at a place, and the place behind it."""
+    try:
+        return _raw_decode(text, position)
+    except (RecursionError, ValueError) as exc:
+        _reraise(exc, text, position)
+
+
+def _read_slowly(text: str, position: int, most: int) -> Generator[None, None, tuple[Any, int]]:
+    """Do what `_read_value` does, with pauses; strings, numbers and words are left to it."""
     around: list[tuple[Any, str]] = []  # the arrays and objects around this place, and what closes them
     names: list[str] = []  # of the members that are being read, one for each object around
-    position = _skip(text, 0)
-    count = 0
+    total = 0
+    count = 0  # since the last pause
     while True:
         count += 1
+        total += 1
+        if total > most:
+            raise JSONDecodeError(f"more than {most} values", text, position)
         if count >= _TURN:
             count = 0
             yield
         opener = text[position : position + 1]
         if opener == "[" and len(around) < MAX_DEPTH and (numbers := _match_numbers(text, position)):
-            value = json.loads(numbers[0])
+            value = loads(numbers[0])
             position = numbers.end()
             count += len(value)
+            total += len(value)
         elif opener in _KINDS:
             if len(around) == MAX_DEPTH:
-                raise _too_deep()
+                raise JSONDecodeError(_TOO_DEEP, text, position)
             kind, closer = _KINDS[opener]
             value = kind()
             position = _skip(text, position + 1)
@@ -215,11 +331,9 @@ def _read_slowly(text: str) -> Generator[None, None, Any]:
                     position = _read_name(text, position, names)
                 break
             else:
-                raise ValueError(f"neither ',' nor {closer!r} at character {position}")
+                raise JSONDecodeError(f"neither ',' nor {closer!r}", text, position)
         else:
-            if _skip(text, position) != len(text):
-                raise ValueError(f"more than one value, from character {position} on")
-            return value
+            return value, position
 
 
 def _read_name(text: str, position: int, names: list[str]) -> int:
@@ -227,7 +341,7 @@ def _read_name(text: str, position: int, names: list[str]) -> int:
     name, position = _read_value(text, position)
     position = _skip(text, position)
     if not isinstance(name, str) or not text.startswith(":", position):
-        raise ValueError(f"no name of a member before character {position}")
+        raise JSONDecodeError("no name of a member", text, position)
     names.append(sys.intern(name))  # each name is kept once
     return _skip(text, position + 1)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from json import JSONDecodeError
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._errors import ProtocolError
+from .decoder import Decoder
 from .excerpt import beginning, excerpt_around
 from .head import UNKNOWN, AnswerHead
 from .json_body import encode_json, fields_of
@@ -21,56 +23,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Decoder(Protocol[T]):
-    """Turns the content of one answer into events; an answer that is read at once has one, its value."""
-
-    done: bool
-    """The answer is over, whether or not the connection says so too."""
-
-    @property
-    def ended(self) -> int:
-        """How many choices have ended; 0 while one that has begun has not. More may follow, but need not."""
-
-    @property
-    def chunks(self) -> list[str]:
-        """The JSON of the objects that the answer consists of, as far as they have come."""
-
-    def feed(self, block: bytes, events: list[T]) -> None:
-        """Append to `events` those that `block` completes; pieces of one kind in a row are one event.
-
-        Raises:
-            ProtocolError, APIStatusError: something is wrong; the events before that place have been appended.
-        """
-
-    def finish(self, events: list[T]) -> Iterable[None] | None:
-        """Append what is left when the content has ended.
-
-        Where that takes long, an iterable is returned that does it, with pauses.
-
-        Raises (also while that is iterated):
-            StreamInterruptedError, ProtocolError: it ended too early, or is not what the protocol allows; what could be
-                read has been appended.
-        """
-
-
-class JSONDecoder(Generic[T]):
+class JSONDecoder(Decoder[T]):
     """Reads an answer that is one JSON value.
 
     Args:
-        parse: makes of the value what the caller gets; an error of its that a wrong shape leads to says
+        parse: makes of the value what the caller gets; an error of Python's own, which a wrong shape leads to, says
             that the value is not what was asked for.
         what: what was asked for, for the error.
         max_json: the bytes that the answer may have.
         head: what is known of the answer, for its errors.
     """
 
-    done = False
-    ended = 0
-
     def __init__(
         self, parse: Callable[[Any], T], what: str, max_json: int = MAX_JSON, head: AnswerHead = UNKNOWN
     ) -> None:
-        self.chunks: list[str] = []
         self._parse = parse
         self._what = what
         self._head = head
@@ -86,8 +52,16 @@ class JSONDecoder(Generic[T]):
             raise error
         try:
             events.append(self._parse(value))
-        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as exc:
+        except Exception as exc:
+            if type(exc) not in _WRONG_SHAPE:  # a signal handler's
+                raise
             raise ProtocolError(f"the answer is not {self._what}: {beginning(text)}") from exc
+
+    def is_whole(self, choices: int) -> bool:
+        return self._text.is_whole
+
+
+_WRONG_SHAPE = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
 
 
 def read_answer(content: JSONText, what: str) -> Generator[None, None, tuple[str, Any]]:
@@ -103,15 +77,26 @@ def read_answer(content: JSONText, what: str) -> Generator[None, None, tuple[str
     text = ""
     try:
         text = content.take()
-        value = yield from read(text)
-    except UnicodeDecodeError as exc:
-        raise ProtocolError(f"the answer is not {what}: it is not UTF-8") from exc
-    except (RecursionError, ValueError) as exc:
-        if is_page(text):
-            raise ProtocolError(page_summary(text)) from exc
+        return text, (yield from read(text, content.limit))
+    except (JSONDecodeError, UnicodeDecodeError) as exc:
+        raise no_json(text, what, exc) from exc
+
+
+def no_json(text: str, what: str, exc: JSONDecodeError | UnicodeDecodeError) -> ProtocolError:
+    """Return the error that an answer is for which a reader of JSON has raised one.
+
+    Args:
+        text: the answer.
+        what: what was asked for.
+        exc: where it is wrong.
+    """
+    if is_page(text):
+        return ProtocolError(page_summary(text))
+    if isinstance(exc, UnicodeDecodeError):
+        found = "it is not UTF-8"
+    else:
         found = excerpt_around(text, exc) if text.strip() else "it is empty"
-        raise ProtocolError(f"the answer is not {what}: {found}") from exc
-    return text, value
+    return ProtocolError(f"the answer is not {what}: {found}")
 
 
 def bearer(base_url: str, api_key: str | None) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._errors import (
@@ -22,6 +23,7 @@ from .._errors import (
     RateLimitError,
     UnprocessableEntityError,
 )
+from .decoder import Decoder
 from .envelope import Envelope, is_error, read_error
 from .excerpt import printable, shortened
 from .head import UNKNOWN, AnswerHead
@@ -163,10 +165,12 @@ NO_REASON = "the service gave no reason"
 MAX_ERROR_BYTES = 64 * 1024
 """Bytes that are read of an answer with an error status."""
 
+_MAX_BODY = 50_000  # values of what an error was read of; what comes with an error status is too short for more
+
 _DESCRIBED = re.compile(r'error_description="((?:[^"\\]|\\.){1,500})"')
 
 
-class ErrorDecoder:
+class ErrorDecoder(Decoder[Any]):
     """Reads the body of an answer with an error status; the error is raised when enough of it has come.
 
     Args:
@@ -174,11 +178,7 @@ class ErrorDecoder:
         absent: the hint where the status says that there is no such endpoint (404, 405).
     """
 
-    done = False
-    ended = 0
-
     def __init__(self, head: AnswerHead, absent: str | None = None) -> None:
-        self.chunks: list[str] = []
         self._head = head
         self._absent = absent if head.status in (404, 405) else None
         self._content = bytearray()
@@ -236,7 +236,19 @@ def error_within(answer: Any, head: AnswerHead = UNKNOWN) -> APIStatusError | No
 def error_in(answer: Any, head: AnswerHead = UNKNOWN) -> APIStatusError:
     """Read JSON, or text, that was sent as an error inside an answer with a good status."""
     envelope = read_error(answer)
-    return _status_error(head, envelope.status or head.status, envelope, answer)
+    return _status_error(head, envelope.status or head.status, envelope, answer if _is_small(answer) else None)
+
+
+def _is_small(value: Any) -> bool:
+    """Whether going through a value, to take secrets out of it or to copy it, takes no long time."""
+    count = 0
+    pending = [value]
+    while pending and count < _MAX_BODY:
+        each = pending.pop()
+        inner = each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        count += 1 + len(inner)
+        pending += inner
+    return count < _MAX_BODY
 
 
 def _read_body(text: str) -> tuple[Envelope, object]:
@@ -245,7 +257,7 @@ def _read_body(text: str) -> tuple[Envelope, object]:
         return Envelope(page_summary(text)), text
     try:
         value = _parse(text)
-    except ValueError:
+    except JSONDecodeError:
         return Envelope(shortened(text)), text
     return read_error(value), value
 
@@ -258,7 +270,7 @@ def _parse(text: str) -> Any:
     """
     try:
         return loads(text)
-    except ValueError:
+    except JSONDecodeError:
         values: list[Any] = []
         found: list[str] = []
         events, bare = EventStreamDecoder(), BareJSON()
@@ -277,7 +289,7 @@ def _value(data: str) -> Any:
     """The JSON, or else the words, that are the data of an event; None if there is nothing in it."""
     try:
         return loads(data)
-    except ValueError:
+    except JSONDecodeError:
         return None if data.strip() in ("", "[DONE]") else data
 
 
@@ -321,7 +333,9 @@ def _said_by(head: AnswerHead) -> str:
 
     try:
         standard = HTTPStatus(head.status).phrase
-    except ValueError:
+    except ValueError as exc:
+        if type(exc) is not ValueError:  # a signal handler's
+            raise
         standard = ""
     return "" if head.reason.lower() == standard.lower() else printable(head.reason.strip())
 
@@ -334,7 +348,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     for name, seconds in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             wait = float(headers.get(name, "")) * seconds
-        except ValueError:
+        except ValueError as exc:
+            if type(exc) is not ValueError:  # a signal handler's
+                raise
             continue
         if math.isfinite(wait):
             return max(0.0, wait)

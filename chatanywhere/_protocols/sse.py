@@ -5,11 +5,14 @@ Text in, the `data` of each event out. Knows nothing of what the data means, and
 
 from __future__ import annotations
 
+from .._errors import ProtocolError
+
 MAX_EVENT = 16 * 1024 * 1024
 """Characters that one line, or the data of one event, may have."""
 
 _MAX_UNKNOWN = 10  # lines that are kept to be shown, and
 _MAX_SHOWN = 500  # characters of each
+_MAX_PENDING = 64 * 1024
 _MANY = 4096  # pieces that are joined, since each costs some dozen bytes beside its characters
 
 
@@ -62,16 +65,16 @@ class EventStreamDecoder:
         """Append to `found` the data of every event that `text` completes.
 
         Raises:
-            ValueError: a line or an event is larger than `MAX_EVENT`; what came before it has been appended.
+            ProtocolError: a line or an event is larger than `MAX_EVENT`; what came before it has been appended.
         """
         if not text:
-            return
-        if self._is_between() and _is_one_event(text):  # which is what nearly all servers send at a time
-            found.append(text[6:-2])
             return
         if not self._begun:
             self._begun = True
             text = text[1:] if text[0] == "\ufeff" else text
+        if self._is_between() and _is_one_event(text):  # which is what nearly all servers send at a time
+            found.append(text[6:-2])
+            return
         if self._after_cr and text:
             # The CR that ended the last block ended its line; an LF right behind it is part of the same end.
             self._after_cr = False
@@ -82,7 +85,7 @@ class EventStreamDecoder:
         lines = text.split("\n")
         tail = self._tail
         if tail.size + len(lines[0]) > MAX_EVENT:
-            raise ValueError(f"a line of the event stream is longer than {MAX_EVENT} characters")
+            raise ProtocolError(f"a line of the event stream is longer than {MAX_EVENT} characters")
         last = lines.pop()
         if lines:
             if tail.size:
@@ -117,7 +120,7 @@ class EventStreamDecoder:
                 continue
             data.append(value)
             if data.size > MAX_EVENT:
-                raise ValueError(f"an event of the stream is larger than {MAX_EVENT} characters")
+                raise ProtocolError(f"an event of the stream is larger than {MAX_EVENT} characters")
 
     def _dispatch(self, found: list[str]) -> None:
         """A blank line: the event, if there is any, is whole."""
@@ -136,9 +139,19 @@ class EventStreamDecoder:
             return
         if len(self.unknown) < _MAX_UNKNOWN:
             self.unknown.append(line[:_MAX_SHOWN])
-        self._stray = self._stray or line.startswith(("{", "["))
+        said = value.lstrip() if field == "error" else line
+        self._stray = self._stray or said.lstrip()[:1] in ("{", "[")
         if self._stray:
-            found.append(StrayLine(line))
+            found.append(StrayLine(said))
+
+    def pending(self) -> str:
+        """What `rest` has to say, of data that is not large; nothing is taken."""
+        if not 0 < self._tail.size + self._data.size <= _MAX_PENDING:
+            return ""
+        line = self._tail.text()
+        lines = [self._data.text()] * bool(self._data.size)
+        lines += [line[5:].removeprefix(" ")] * line.startswith("data:")
+        return "\n".join(lines)
 
     def rest(self) -> list[str]:
         """Return the data of the event that has not ended yet, its last line included, if there is one."""
@@ -172,9 +185,12 @@ class _SmallPieces:
             self._joined.append(self._between.join(self._pieces))
             self._pieces.clear()
 
+    def text(self) -> str:
+        return self._between.join(self._joined + self._pieces)
+
     def take(self) -> str:
         """Return it, and begin anew."""
-        text = self._between.join(self._joined + self._pieces)
+        text = self.text()
         self._joined.clear()
         self._pieces.clear()
         self.size = 0

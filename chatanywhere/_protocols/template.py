@@ -7,6 +7,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined]  # which is wh
 from typing import Any, NamedTuple
 
 from .fields import is_empty
+from .json_text import loads
 
 
 class Template(NamedTuple):
@@ -57,17 +58,18 @@ def template(chunk: dict[str, Any], data: str) -> Template | None:
         return None
     try:
         return _cut(chunk, data, field)
-    except (IndexError, KeyError, RecursionError, TypeError, ValueError):
+    except json.JSONDecodeError:
         return NO_TEMPLATE
 
 
 def _only_piece(chunk: dict[str, Any]) -> str | None:
     """Return the field that a chunk's piece of text is in, None if the chunk says anything else that has an event."""
     choices = chunk.get("choices")
-    if not choices or len(choices) != 1 or not is_empty(chunk.get("usage")):
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         return None
     choice = choices[0]
-    if not all(is_empty(value) for name, value in choice.items() if name not in ("index", "delta")):
+    beside = [chunk.get("usage"), chunk.get("x_groq")]
+    if not all(map(is_empty, beside + [choice[name] for name in choice if name not in ("index", "delta")])):
         return None
     said = [name for name, value in (choice.get("delta") or {}).items() if name != "role" and not is_empty(value)]
     return said[0] if len(said) == 1 and said[0] in _PIECES and isinstance(choice["delta"][said[0]], str) else None
@@ -77,7 +79,7 @@ def _cut(chunk: dict[str, Any], data: str, field: str) -> Template:
     """Cut the piece of text out of a chunk, and the padding if there is any.
 
     Raises:
-        ValueError: they are not where they seem to be.
+        JSONDecodeError: they are not where they seem to be.
     """
     start, end = _place_of(field, data, data.find(f'"{field}"'))
     before, behind, last = data[:start], data[end:], ""
@@ -86,29 +88,27 @@ def _cut(chunk: dict[str, Any], data: str, field: str) -> Template:
         start, end = _place_of(padding, data, data.rfind(f'"{padding}"'))
         behind, last = data[len(data) - len(behind) : start], data[end:]
     # The proof: with other texts in these places, it is the same chunk with these texts.
-    other = json.loads(f'{before}a text"{behind}padding"{last}' if last else f'{before}a text"{behind}')
-    delta = other["choices"][0]["delta"]
-    found, delta[field] = delta[field], chunk["choices"][0]["delta"][field]
+    other = loads(f'{before}a text"{behind}padding"{last}' if last else f'{before}a text"{behind}')
+    choice = chunk["choices"][0]
+    expected = {**chunk, "choices": [{**choice, "delta": {**choice["delta"], field: "a text"}}]}
     if last:
-        found += other[padding]
-        other[padding] = chunk[padding]
-    proven = other == chunk and found == ("a textpadding" if last else "a text")
-    return Template(before, behind, len(before), last) if proven else NO_TEMPLATE
+        expected[padding] = "padding"
+    return Template(before, behind, len(before), last) if other == expected else NO_TEMPLATE
 
 
 def _place_of(field: str, data: str, place: int) -> tuple[int, int]:
     """Where the text of a field begins, behind its quotation mark, and ends, behind the other one.
 
     Raises:
-        ValueError: it is not there.
+        JSONDecodeError: it is not there.
     """
-    start = data.index('"', place + len(field) + 2) + 1
+    start = data.find('"', place + len(field) + 2) + 1
     return start, scanstring(data, start)[1]
 
 
 def is_plain(chunk: Any) -> bool:
     """Whether a chunk says some text of the first choice, and nothing else that has an event."""
-    if type(chunk) is not dict or chunk.get("usage") is not None or chunk.get("error") is not None:
+    if type(chunk) is not dict or chunk.get("usage") is not None or chunk.get("error") is not None or "x_groq" in chunk:
         return False
     choices = chunk.get("choices")
     if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+from typing import Any
 
 from .._errors import ProtocolError
 from .._types import Event, TextDelta
+from .decoder import Decoder
 from .excerpt import beginning
 from .head import AnswerHead
 from .page import MAX_PAGE, is_page, page_summary
@@ -35,14 +37,10 @@ class Utf8Decoder:
             raise ProtocolError("the answer ends in the middle of a UTF-8 character") from exc
 
 
-class TextDecoder:
+class TextDecoder(Decoder[Event]):
     """Raw text, as the `web` protocol sends it; recognises a page that came in its place."""
 
-    done = False
-    ended = 0
-
     def __init__(self, head: AnswerHead) -> None:
-        self.chunks: list[str] = []
         self._utf8 = Utf8Decoder()
         self._head = head
         self._held = bytearray()  # what may turn out to be a page
@@ -78,14 +76,10 @@ class TextDecoder:
         self._utf8.finish()
 
 
-class NoAnswerDecoder:
+class NoAnswerDecoder(Decoder[Any]):
     """A page, or other text where none is an answer; says what it is."""
 
-    done = False
-    ended = 0
-
     def __init__(self, head: AnswerHead) -> None:
-        self.chunks: list[str] = []
         self._head = head
         self._content = bytearray()
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._types import Event, Messages
+from .decoder import Decoder
 from .head import AnswerHead
 from .json_text import MAX_JSON
-from .protocol import ChatProtocol, Decoder, Endpoint
+from .protocol import ChatProtocol, Endpoint
 from .text import TextDecoder
 
 

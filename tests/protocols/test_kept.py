@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -18,6 +20,9 @@ from chatanywhere._accumulator import Accumulator
 from chatanywhere._errors import ChatAnywhereError, ProtocolError
 from chatanywhere._merging import without_halves
 from chatanywhere._protocols import chunks as wire
+from chatanywhere._protocols import json_text
+from chatanywhere._protocols import template as short
+from chatanywhere._protocols.protocol import JSONDecoder
 from chatanywhere._types import (
     Choice,
     Completion,
@@ -390,6 +395,85 @@ def test_content_may_be_a_list_of_parts(content: list[Any], text: str, thought: 
         assert Extra({"content": content}) in answer.events
 
 
+SHAPES: dict[str, Callable[[str], Any]] = {
+    "a text": lambda text: text,
+    "a list": lambda text: [text],
+    "a list in a list": lambda text: [[text]],
+    "pieces": lambda text: list(text),
+    "a part": lambda text: {"text": text},
+    "a part of a part": lambda text: {"content": [{"text": text}]},
+    "a value": lambda text: {"text": {"value": text, "annotations": []}},
+    "a list with null": lambda text: [None, text, None],
+}
+KINDS = {
+    "text": {"text": "text", "output_text": "text"},
+    "reasoning": {"thinking": "thinking", "reasoning": "reasoning", "reasoning_text": "text", "summary_text": "text"},
+    "refusal": {"refusal": "refusal"},
+}
+FIELDS = {"content": "text", "reasoning_content": "reasoning", "reasoning": "reasoning", "refusal": "refusal"}
+told_in_shapes = pytest.mark.parametrize("shape", SHAPES)
+
+
+def told(found: Read) -> dict[str, str]:
+    """What has been said in words, by its kind."""
+    choice = found.completion.choices[0]
+    return {kind: getattr(choice, kind) for kind in KINDS if getattr(choice, kind)}
+
+
+@told_in_shapes
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("streamed", [True, False])
+def test_words_are_read_in_any_shape(shape: str, field: str, streamed: bool) -> None:
+    """What a field says is a text, or a part with one, or a list of either."""
+    message = {field: SHAPES[shape]("Hm")}
+    found = read(chunk("stop", **message)) if streamed else Read(json.dumps(whole(message)).encode())
+    assert (told(found), found.error) == ({FIELDS[field]: "Hm"}, None)
+
+
+@told_in_shapes
+@pytest.mark.parametrize(
+    ("kind", "type_", "name"),
+    [
+        (kind, type_, name)
+        for kind, types in KINDS.items()
+        for type_, own in types.items()
+        for name in dict.fromkeys((own, "text"))
+    ],
+)
+def test_a_part_is_what_its_type_says(shape: str, kind: str, type_: str, name: str) -> None:
+    """A thought among the parts of the content is none of the answer, in whatever field of the part it stands."""
+    part = {"type": type_, name: SHAPES[shape]("Hm")}
+    found = read(chunk("stop", content=[part, {"type": "text", "text": ""}]))
+    assert (told(found), found.error) == ({kind: "Hm"}, None)
+    if name == type_:
+        del part["type"]
+        assert told(read(chunk("stop", content=[part]))) == {kind: "Hm"}
+
+
+@pytest.mark.parametrize(
+    "detail", [{"type": "reasoning.text", "text": "Hm"}, {"type": "reasoning.summary", "summary": "Hm"}]
+)
+def test_details_of_reasoning_are_thoughts(detail: dict[str, str]) -> None:
+    """Texts and summaries are read, and what else they say is kept."""
+    secret = {"type": "reasoning.encrypted", "data": "AAAA"}
+    found = read(chunk("stop", reasoning_details=[detail, secret]))
+    assert told(found) == {"reasoning": "Hm"}
+    assert Extra({"reasoning_details": [detail, secret]}) in found.events
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize(
+    "value", [5, 0.5, True, {"x": 1}, [{"x": 1}], [5], {"type": "image", "data": "AAAA"}], ids=json.dumps
+)
+def test_what_is_not_said_in_words_is_kept(field: str, value: Any) -> None:
+    """What is no text in any shape is an Extra and in raw, and takes no other words away."""
+    other = "reasoning" if field == "content" else "content"
+    found = read(chunk("stop", **{field: value, other: "Hi"}))
+    assert (list(told(found).values()), found.error) == (["Hi"], None)
+    assert Extra({field: value}) in found.events
+    assert found.completion.raw["choices"][0]["message"][field] == value
+
+
 FRAGMENTS = [
     {"id": "t1", "type": "function", "function": {"name": "f", "arguments": ""}},
     {"function": {"arguments": '{"q": "}'}},
@@ -494,6 +578,10 @@ def test_the_message_can_be_sent_back(role: str | None, type_: str | None, strea
 USAGES = [
     ({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, Usage(1, 2, 3)),
     ({"prompt_tokens": 1.0, "completion_tokens": "2", "total_tokens": 3}, Usage(1, 2, 3)),
+    ({"prompt_tokens": "1.0", "completion_tokens": " 2 ", "total_tokens": " 3.00\n"}, Usage(1, 2, 3)),
+    ({"prompt_tokens": "1.5"}, None),
+    ({"prompt_tokens": "-1"}, None),
+    ({"prompt_tokens": "9" * 30}, None),
     ({"prompt_tokens": 1, "completion_tokens": 2}, Usage(1, 2, 3)),
     ({"prompt_tokens": 1, "total_tokens": 3}, Usage(1, 2, 3)),
     ({"completion_tokens": 2, "total_tokens": 3}, Usage(1, 2, 3)),
@@ -532,6 +620,66 @@ def test_usage_is_read_as_servers_write_it(usage: Any, expected: Usage | None, w
     assert (raw["choices"][0] if within else raw)["usage"] == (
         {name: value for name, value in usage.items() if value is not None} if isinstance(usage, dict) else usage
     )
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda usage, last: last.update(x_groq={"id": "r", "usage": usage}),
+        lambda usage, last: last["choices"][0]["delta"].update(usage=usage),
+        lambda usage, last: last["choices"][0].update(message={"usage": usage}),
+    ],
+    ids=["x_groq", "delta", "message"],
+)
+def test_usage_is_found_where_servers_put_it(put: Callable[[Any, Any], None]) -> None:
+    """In Groq's own field, in a delta, in a message."""
+    last = chunk("stop", content="Hi")
+    put({"prompt_tokens": 1, "completion_tokens": 2}, last)
+    found = read(chunk(content="Hi"), chunk(content="Hi"), last)
+    assert found.events.count(Usage(1, 2, 3)) == 1
+    assert found.completion.usage == Usage(1, 2, 3)
+
+
+@pytest.mark.parametrize("index", ["0", 0.0, -1, 1.5, "x", True, [], {}, None], ids=repr)
+def test_the_index_of_a_choice_may_be_written_anyhow(index: Any) -> None:
+    """What is no count is that of the first choice."""
+    found = Read(sse(*[{"choices": [{"index": index, "delta": {"content": text}}]} for text in "Hi"], DONE))
+    assert (found.said, found.error) == ([TextDelta("Hi")], None)
+
+
+def test_the_index_may_be_a_number_in_a_text() -> None:
+    """`"1"` is another choice than `"0"`."""
+    found = Read(sse(*[{"choices": [{"index": text, "delta": {"content": text}}]} for text in ("0", "1")], DONE))
+    assert found.said == [TextDelta("0", 0), TextDelta("1", 1)]
+
+
+@pytest.mark.parametrize(("reason", "told"), [(True, "true"), (1, "1"), ({"type": "stop"}, '{"type": "stop"}')])
+def test_a_finish_reason_may_be_anything(reason: Any, told: str) -> None:
+    """What is no text is told as it stands there, and the choice has ended."""
+    last = chunk(content="Hi")
+    last["choices"][0]["finish_reason"] = reason
+    found = Read(sse(last))
+    assert (found.said, found.error) == ([TextDelta("Hi"), Finished(told)], None)
+
+
+def test_a_choice_may_be_null_and_a_name_a_number() -> None:
+    """Nothing is said by null; an id that is a number is the text of it."""
+    found = read({"id": 5, "model": 7, "choices": [None]}, {"choices": [None, {"delta": {"content": "Hi"}}]})
+    assert (found.completion.text, found.completion.id, found.completion.model) == ("Hi", "5", "7")
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_completion_that_is_no_chat_is_read(times: int) -> None:
+    """Where a choice has neither a delta nor a message, its `text` is the answer."""
+    found = read(*[{"choices": [{"text": "Hi", "index": 0}]}] * times)
+    assert (found.completion.text, found.error) == ("Hi" * times, None)
+    assert Extra({"text": "Hi"}) in read({"choices": [{"text": "Hi", "delta": {"content": "Ho"}}]}).events
+
+
+def test_what_a_choice_has_beside_its_delta_is_an_answer() -> None:
+    """An answer whose choice has said something that has no event of its own holds something."""
+    found = read({"choices": [{"x_unknown": 1}]})
+    assert (found.said, found.error) == ([Extra({"x_unknown": 1})], None)
 
 
 def test_the_first_id_and_model_that_are_not_empty_are_those_of_the_answer() -> None:
@@ -745,22 +893,85 @@ def test_a_complete_answer_that_holds_nothing_is_no_success(chunks: list[Any]) -
     assert read(*chunks, chunk("stop")).error is None
 
 
-class StopNow(Exception):
-    """What a program's signal handler raises."""
+def test_plain_chunks_behind_parts_without_text_are_an_answer() -> None:
+    """Text that is read the short way counts as any other, whatever came before it."""
+    with mock.patch.object(wire, "_MAX_IDLE_TEMPLATES", 0):
+        found = read(chunk(content=[{"type": "text", "text": ""}]), chunk(content="Hi"))
+    assert (found.completion.text, found.error) == ("Hi", None)
 
 
-def test_what_a_signal_handler_raises_is_not_swallowed() -> None:
-    """An exception that is none of the JSON reader's passes."""
+HANDLED = [ValueError, TypeError, LookupError, KeyError, RecursionError, AttributeError, ArithmeticError]
+SAID = {
+    "an event": sse(chunk(content="Hi")),
+    "a named event": b"event: x\n" + sse(chunk(content="Hi")),
+    "an object": json.dumps(whole({"content": "Hi"})).encode(),
+    "a large object": json.dumps({**whole({"content": "Hi"}), "x": [0] * 200_000}).encode(),
+    "a stray line": b": x\n\n" + b'{"error": {"message": "Busy"}}\n',
+    "an error": sse({"error": {"message": '{"error": "Busy"}'}}),
+    "many events": sse(*[chunk(content="Hi")] * 3),
+}
 
-    def handler(*_: object) -> None:
-        raise StopNow
 
-    def interrupted(_: str) -> None:
+@pytest.mark.parametrize("said", SAID)
+@pytest.mark.parametrize("base", HANDLED, ids=lambda base: base.__name__)
+@pytest.mark.parametrize("where", ["loads", "raw_decode", "scanstring"])
+def test_what_a_signal_handler_raises_is_not_swallowed(said: str, base: type[Exception], where: str) -> None:
+    """An exception that is none of the JSON reader's own passes, whatever class it is of, and wherever it strikes."""
+
+    class Deadline(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            pass
+
+        __str__ = Exception.__str__
+
+    struck = False
+
+    def strike(*_: object) -> None:
+        nonlocal struck
+        struck = True
+        raise Deadline
+
+    def interrupted(*_: object) -> None:
         signal.raise_signal(signal.SIGUSR1)
 
-    before = signal.signal(signal.SIGUSR1, handler)
+    before = signal.signal(signal.SIGUSR1, strike)
     try:
-        with mock.patch.object(json, "loads", interrupted), pytest.raises(StopNow):
-            read(chunk(content="Hi"))
+        with contextlib.ExitStack() as stack:
+            if where == "loads":
+                stack.enter_context(mock.patch.object(json, "loads", interrupted))
+            elif where == "raw_decode":
+                stack.enter_context(mock.patch.object(json_text, "_raw_decode", interrupted))
+            else:
+                stack.enter_context(mock.patch.object(wire, "scanstring", interrupted))
+                stack.enter_context(mock.patch.object(short, "scanstring", interrupted))
+            try:
+                Read(SAID[said], sse(DONE))
+            except Deadline:
+                return
     finally:
         signal.signal(signal.SIGUSR1, before)
+    assert not struck
+
+
+class Shapes:
+    """An answer whose shape is looked at when a signal strikes."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __call__(self, _: object) -> Any:
+        raise self._error
+
+
+@pytest.mark.parametrize("base", [ValueError, TypeError, KeyError, IndexError, AttributeError])
+def test_a_signal_within_an_answer_of_another_kind_is_not_swallowed(base: type[Exception]) -> None:
+    """Where the shape of a value is read, Python's own errors are the answer's, and no others."""
+
+    class Deadline(base):  # type: ignore[misc, valid-type]
+        pass
+
+    for error, expected in ((Deadline("now"), Deadline), (base("wrong"), ProtocolError)):
+        decoder: JSONDecoder[Any] = JSONDecoder(Shapes(error), "a list")
+        decoder.feed(b"[]", [])
+        with pytest.raises(expected):
+            list(decoder.finish([]))

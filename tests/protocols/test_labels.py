@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -25,12 +26,13 @@ from chatanywhere._errors import (
     RateLimitError,
     StreamInterruptedError,
 )
-from chatanywhere._types import Finished, TextDelta
+from chatanywhere._types import Finished, TextDelta, Usage
 
 LABELS = ["text/event-stream", "application/json", "text/html; charset=utf-8", "text/plain", "", "application/x-ndjson"]
 HI = [STARTED, TextDelta("Hi"), Finished("stop")]
 EVENTS = sse(chunk(content="Hi"), STOP, DONE)
 OBJECT = {"id": "c1", "model": "m1", "choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}
+ERROR = {"error": {"message": "limited to 200 requests per day", "code": "429"}}
 BLANKS = [b"", b"\r\n", b"\n\n", b"\xef\xbb\xbf"]
 
 labels = pytest.mark.parametrize("label", LABELS)
@@ -50,6 +52,20 @@ def test_an_event_stream_is_one_under_any_label(label: str, begin: bytes) -> Non
         assert (joined(events), error) == (HI, None)
 
 
+UNSEEN = [" ", "\t", "\n", "\r", "\x0b", "\x0c", "\0", "\ufeff"]
+
+
+@labels
+@given(st.lists(st.sampled_from(UNSEEN), max_size=5), st.sampled_from(["data:", "id: 1\n", ":\n", "event: x\n", "{"]))
+def test_nothing_unseen_takes_the_first_chunk_away(label: str, unseen: list[str], begin: str) -> None:
+    """Blanks, NULs and byte order marks in front of an answer are no part of its first field, however it is cut."""
+    blanks = "".join(unseen).encode()
+    content = json.dumps(OBJECT).encode() if begin == "{" else begin.removeprefix("data:").encode() + EVENTS
+    for pieces in ([blanks + content], [blanks, content], [bytes([byte]) for byte in blanks + content]):
+        events, error = openai(*pieces, content_type=label)
+        assert (joined(events), error) == (HI, None)
+
+
 @labels
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("blanks", BLANKS)
@@ -57,9 +73,6 @@ def test_a_json_object_is_one_under_any_label(label: str, indent: int | None, bl
     """One object, pretty-printed or not, is the answer that is not streamed."""
     for pieces in cuts(blanks + json.dumps(OBJECT, indent=indent).encode() + b"\n"):
         assert openai(*pieces, content_type=label) == (HI, None)
-
-
-ERROR = {"error": {"message": "limited to 200 requests per day", "code": "429"}}
 
 
 @labels
@@ -72,6 +85,102 @@ def test_a_bare_error_is_the_services_under_any_label(label: str, indent: int | 
         assert events == []
         assert isinstance(error, QuotaExceededError)
         assert error.message == "limited to 200 requests per day"
+
+
+USAGE_CHUNK = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}
+BEHIND = {
+    "nothing": "",
+    "blanks": "\n \r\n",
+    "the end of a stream": "\n\ndata: [DONE]\n\n",
+    "that without its blank line": "\ndata: [DONE]",
+    "that at once": "data:[DONE]",
+    "a comment": "\n\n: bye\n\n",
+    "an event": f"\n\nevent: end\ndata: {json.dumps(USAGE_CHUNK)}\n\ndata: [DONE]\n\n",
+    "more JSON": f"\n{json.dumps(USAGE_CHUNK)}\n",
+    "the same again": None,
+    "an error": json.dumps({"error": None}),
+}
+
+
+@labels
+@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("size", [0, 200_000])
+def test_what_stands_behind_an_object_takes_nothing_from_it(
+    label: str, behind: str, indent: int | None, size: int
+) -> None:
+    """An object, or a bare error, is the same if the end of a stream follows it, or more JSON; large or small."""
+    for content in ({**OBJECT, "x": [0] * size}, {**ERROR, "x": [0] * size}):
+        text = json.dumps(content, indent=indent)
+        more = BEHIND[behind]
+        events, error = openai((text + (text if more is None else more)).encode(), content_type=label)
+        if content.get("error"):
+            assert (events, type(error)) == ([], QuotaExceededError)
+        else:
+            said = [event for event in dict.fromkeys(events) if not isinstance(event, Usage)]
+            assert (said, error) == (HI, None)
+            assert events.count(TextDelta("Hi")) == 1
+            assert any(isinstance(event, Usage) for event in events) is ("prompt_tokens" in (more or ""))
+
+
+@pytest.mark.parametrize("behind", ["oops", "}", "]", ",", "<html>", "data", '"', "{", '{"choices": ['])
+def test_what_can_not_follow_an_object_is_refused(behind: str) -> None:
+    """Behind an object there is JSON, or an event, or something is wrong with it."""
+    assert isinstance(openai((json.dumps(OBJECT) + behind).encode()).error, ProtocolError)
+
+
+@labels
+def test_chunks_in_lines_are_a_stream(label: str) -> None:
+    """Chunks that come as JSON in lines, without the frame of events, are all read, equal ones too."""
+    lines = "\n".join(json.dumps(each) for each in (*[chunk(content="ha")] * 3, chunk("stop")))
+    for pieces in ([lines.encode()], [bytes([byte]) for byte in lines.encode()]):
+        events, error = openai(*pieces, content_type=label)
+        assert (joined(events), error) == ([STARTED, TextDelta("hahaha"), Finished("stop")], None)
+
+
+LAYOUTS = {
+    "one line": lambda value: json.dumps(value),
+    "indented lines": lambda value: json.dumps(value, indent=2),
+    "lines without an indent": lambda value: json.dumps(value, indent=0),
+    "an indent of tabs": lambda value: json.dumps(value, indent="\t"),
+    "all indented": lambda value: "  " + json.dumps(value, indent=2).replace("\n", "\n  "),
+    "behind a tab": lambda value: f"\t{json.dumps(value)}",
+    "the last brackets in one line": lambda value: "".join(json.dumps(value, indent=2).rsplit("\n", 1)),
+    "a break in the middle": lambda value: json.dumps(value).replace(": ", ":\n", 1),
+    "lines that end with CR LF": lambda value: json.dumps(value, indent=2).replace("\n", "\r\n"),
+    "behind its name": lambda value: f"error: {json.dumps(value)}",
+    "behind what has no end": lambda value: "{ oops\n" + json.dumps(value),
+    "behind other JSON": lambda value: '{"type": "ping"}\n{\n}\n' + json.dumps(value, indent=2),
+}
+WORDS_OF_ERRORS = [
+    ERROR,
+    [ERROR],
+    {"code": "insufficient_quota", "message": "spent"},
+    {"detail": {"error": ERROR["error"]}},
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("error", WORDS_OF_ERRORS, ids=lambda value: json.dumps(value)[:20])
+@pytest.mark.parametrize("before", [sse(chunk(content="Hi")), b": keep-alive\n\n"], ids=["text", "a comment"])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\n\ndata: [DONE]\n\n"])
+def test_a_bare_error_within_a_stream_is_known_in_any_layout(layout: str, error: Any, before: bytes, end: str) -> None:
+    """JSON without a frame is an error of the service's, in however many lines, indented or not."""
+    content = before + (LAYOUTS[layout](error) + end).encode()
+    for pieces in ([content], [bytes([byte]) for byte in content]):
+        assert isinstance(openai(*pieces).error, QuotaExceededError)
+
+
+@pytest.mark.parametrize("name", ["progress", "status", "ping", "search", "done"])
+@pytest.mark.parametrize(
+    "said", [{"message": "searching"}, {"detail": "x"}, {"code": 1}, {"type": "ping"}, {"msg": "1/2"}], ids=json.dumps
+)
+def test_a_named_event_is_no_error_for_its_words(name: str, said: dict[str, Any]) -> None:
+    """What a service tells under a name of its own is no error, and no part of the answer."""
+    answer = Answer("openai", {})
+    events = answer.feed(f"event: {name}\ndata: {json.dumps(said)}\n\n".encode() + EVENTS)
+    assert (joined(events), answer.error) == (HI, None)
+    assert not set(said) & set(answer.completion(None).raw)
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -239,6 +348,82 @@ def test_an_answer_is_complete_with_its_finish_reason(
         outcome = face.ask(client)
     assert (outcome.text, outcome.error) == ("Hi", None)
     assert outcome.seconds < 8
+
+
+TEXT = sse(chunk(content="Hi"))
+HELD = {
+    "an object": json.dumps(OBJECT).encode(),
+    "an object, and the beginning of more": json.dumps(OBJECT).encode() + b"\n\ndata: ",
+    "an object in lines": json.dumps(OBJECT, indent=2).encode() + b"\n",
+    "a finish reason without its blank line": TEXT + sse(STOP)[:-1],
+    "one without its line end": TEXT + sse(STOP)[:-2],
+    "DONE without its blank line": TEXT + b"data: [DONE]\n",
+    "DONE without its line end": TEXT + b"data:[DONE]",
+    "DONE behind the beginning of its event": TEXT + b"id: 1\ndata: [DONE]",
+}
+
+
+@pytest.mark.parametrize("held", HELD)
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_is_whole_does_not_wait_for_its_frame(
+    raw_server: RawServer, held: str, stream: bool, ending: Callable[..., None]
+) -> None:
+    """What has come to its end but for the end of a line, an event or the framing is an answer after a moment."""
+    raw_server.answer(head("", "Transfer-Encoding: chunked") + framed(HELD[held]), ending)
+    begun = monotonic()
+    with Client("k" * 20, base_url=raw_server.url, timeout=30) as client:
+        assert client.complete("Hi", stream=stream).text == "Hi"
+    assert monotonic() - begun < 8
+
+
+@pytest.mark.parametrize("face_name", ["sync", "asyncio", "trio"])
+@pytest.mark.parametrize("noise", [b": keep-alive\n\n", b"data:\n\n", b"\n", b'data: {"choices": []}\n\n'], ids=repr)
+def test_bytes_without_news_do_not_put_off_the_end(raw_server: RawServer, noise: bytes, face_name: str) -> None:
+    """What keeps a connection alive behind the last finish reason is not waited for."""
+
+    def pause(_: object) -> None:
+        raw_server.released.wait(0.4)
+
+    steps = [step for _ in range(40) for step in (pause, framed(noise))]
+    raw_server.answer(head("", "Transfer-Encoding: chunked") + framed(sse(chunk(content="Hi"), STOP)), *steps)
+    with Client("k" * 20, base_url=raw_server.url, timeout=30) as client:
+        outcome = Face(face_name).ask(client)
+    assert (outcome.text, outcome.error) == ("Hi", None)
+    assert outcome.seconds < 8
+
+
+def test_news_put_off_the_end(raw_server: RawServer, face: Face) -> None:
+    """Text behind the finish reason is read for as long as it comes."""
+
+    def pause(_: object) -> None:
+        raw_server.released.wait(0.7)
+
+    steps = [step for _ in range(5) for step in (pause, framed(sse(chunk(content="i"))))]
+    raw_server.answer(head("", "Transfer-Encoding: chunked") + framed(sse(chunk("stop", content="H"))), *steps)
+    with Client("k" * 20, base_url=raw_server.url, timeout=30) as client:
+        outcome = face.ask(client)
+    assert (outcome.text, outcome.error) == ("Hiiiii", None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(OBJECT)[:-1].encode(),
+        json.dumps(OBJECT)[:-2].encode(),
+        b'{"a": "}',
+        b'{"a": "\\\\\\"}',
+        TEXT + sse(STOP)[:-3],
+        TEXT + sse(chunk(content="!"))[:-2],
+        TEXT + b"data: [DONE",
+    ],
+)
+def test_what_is_not_whole_is_waited_for(content: bytes) -> None:
+    """Silence within an object or an event is not its end, whatever bracket it stands behind."""
+    for pieces in ([content], [bytes([byte]) for byte in content]):
+        answer = Answer("openai", {"transfer-encoding": "chunked"})
+        for piece in pieces:
+            answer.feed(framed(piece))
+        assert not answer.whole
 
 
 @pytest.mark.parametrize("ends", [1, 2])

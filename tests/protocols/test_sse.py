@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatanywhere._errors import ProtocolError
 from chatanywhere._protocols import sse
 
 BOM = "\ufeff"
@@ -78,6 +79,7 @@ def test_every_stream_cut_anywhere_has_the_events_that_the_specification_says(pi
         pytest.param("data: a\r\n\ndata: b\n\rdata: c\r\r\n", ["a", "b", "c"], id="mixed line ends"),
         pytest.param(f"{BOM}data: a\n\n", ["a"], id="byte order mark"),
         pytest.param(f"{BOM}{BOM}data: a\n\n", [], id="only one byte order mark is dropped"),
+        pytest.param(f"data: a\n\n{BOM}data: b\n\ndata: c\n\n", ["a", "c"], id="a byte order mark behind an event"),
         pytest.param(f"\n{BOM}data: a\n\n", [], id="a byte order mark elsewhere is part of the field's name"),
         pytest.param(f"data: {BOM}a\n\n", [f"{BOM}a"], id="a byte order mark within data is data"),
         pytest.param(": keep-alive\n\n:\n\ndata: a\n: more\ndata: b\n\n", ["a\nb"], id="comments"),
@@ -148,7 +150,7 @@ def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_too_large_is_refused_behind_the_events_before_it(pieces: list[str]) -> None:
-    """A line or an event beyond the limit is a ValueError that says so, after the events that came before."""
+    """A line or an event beyond the limit is a ProtocolError that says so, after the events that came before."""
     decoder = sse.EventStreamDecoder()
     found: list[str] = []
 
@@ -156,7 +158,7 @@ def test_what_is_too_large_is_refused_behind_the_events_before_it(pieces: list[s
         for piece in pieces:
             decoder.feed(piece, found)
 
-    with pytest.raises(ValueError, match=f"{LIMIT} characters"):
+    with pytest.raises(ProtocolError, match=f"{LIMIT} characters"):
         feed()
     assert found == ["before"]
 
