@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 _logger.setLevel(logging.WARNING)  # who watches the logger `chatanywhere` wants to know of the client
 
 _MAX_LINE = 65_536  # bytes
-_MAX_BODY = 16 * 1024 * 1024  # bytes
+_MAX_BODY = 50 * 1024 * 1024  # bytes, which is OpenAI's limit
 
 
 class LoopbackServer:
