@@ -70,11 +70,24 @@ def _content(source: Any) -> bytes:
         png = io.BytesIO()
         (source if source.mode in _PNG_MODES else source.convert("RGB")).save(png, format="PNG")
         return png.getvalue()
-    content: object = source.read(MAX_PICTURE + 1) if hasattr(source, "read") else None
+    content: object = _read(source) if hasattr(source, "read") else None
     if not isinstance(content, bytes):
         what = "a file that is open in text mode" if isinstance(content, str) else type(source).__name__
         raise TypeError(f"not a picture but {what}: give a path, bytes, a URL, a file open in binary mode, or Pillow's")
     return content
+
+
+def _read(file: Any) -> Any:
+    """Read a file to its end, or a byte more than a picture may have. One without a buffer gives less at a time."""
+    content = bytearray()
+    while len(content) <= MAX_PICTURE:
+        block = file.read(MAX_PICTURE + 1 - len(content))
+        if not isinstance(block, bytes):
+            return block
+        if not block:
+            break
+        content += block
+    return bytes(content)
 
 
 def _data_url(content: bytes) -> str:
@@ -83,5 +96,6 @@ def _data_url(content: bytes) -> str:
     for media_type, beginning in _BEGINNINGS.items():
         if beginning.match(content):
             return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-    begins = f"begins with {content[:12]!r}" if content else "is empty"
-    raise ValueError(f"the picture is no PNG, JPEG, GIF or WebP, for it {begins}: convert it to one of them")
+    if not content:
+        raise ValueError("the picture is empty. A file that was written to has to be rewound first: seek(0)")
+    raise ValueError(f"no PNG, JPEG, GIF or WebP begins with {content[:12]!r}: convert the picture to one of them")

@@ -32,7 +32,6 @@ FILES = {
 """The beginnings of files, and their media types."""
 
 NO_PICTURES = {
-    "nothing": b"",
     "text": b"a picture",
     "bmp": b"BM" + bytes(20),
     "tiff": b"II*\x00" + bytes(20),
@@ -50,6 +49,21 @@ def as_path(content: bytes, folder: Path) -> Path:
     return path
 
 
+class Pipe(io.RawIOBase):
+    """A file without a buffer, which gives a part of what was asked for: all bytes but the last ten first."""
+
+    def __init__(self, content: bytes) -> None:
+        self._parts = [content[-10:], content[:-10]]
+
+    def read(self, size: int = -1) -> bytes:
+        part = b""
+        while self._parts and not part:
+            part = self._parts.pop()
+        if size < len(part):
+            self._parts.append(part[size:])
+        return part[:size]
+
+
 WAYS: dict[str, Callable[[bytes, Path], Any]] = {
     "bytes": lambda content, _: content,
     "bytearray": lambda content, _: bytearray(content),
@@ -58,6 +72,7 @@ WAYS: dict[str, Callable[[bytes, Path], Any]] = {
     "name": lambda content, folder: os.fspath(as_path(content, folder)),
     "file in memory": lambda content, _: io.BytesIO(content),
     "open file": lambda content, folder: as_path(content, folder).open("rb"),
+    "pipe": lambda content, _: Pipe(content),
 }
 """What a program may have a file in."""
 
@@ -84,7 +99,21 @@ def test_what_is_no_picture_is_told(content: bytes, way: Callable[[bytes, Path],
     """The error says what its bytes begin with, and what to do."""
     source = way(content, tmp_path)
     try:
-        with pytest.raises(ValueError, match=r"no PNG, JPEG, GIF or WebP.*convert it"):
+        with pytest.raises(ValueError, match=r"no PNG, JPEG, GIF or WebP begins.*convert the picture"):
+            image(source)
+    finally:
+        if hasattr(source, "close"):
+            source.close()
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_an_empty_picture_is_told(way: Callable[[bytes, Path], Any], tmp_path: Path) -> None:
+    """As is a file that was written to and not rewound, and what to do about it."""
+    source = way(b"", tmp_path)
+    if isinstance(source, io.BytesIO):
+        source.write(FILES["png"][0])
+    try:
+        with pytest.raises(ValueError, match=r"empty.*seek\(0\)"):
             image(source)
     finally:
         if hasattr(source, "close"):
@@ -161,10 +190,11 @@ def test_an_image_of_pillow_s_is_sent_as_png(mode: str) -> None:
     assert read.convert("RGB").tobytes() == made.convert("RGB").tobytes()
 
 
-def test_a_picture_goes_with_a_question() -> None:
-    """The part stands in the content of a message, beside text."""
+@pytest.mark.parametrize("size", [100, 20 * MIB])
+def test_a_picture_goes_with_a_question(size: int) -> None:
+    """The part stands in the content of a message, beside text; the server takes all that may be sent."""
     with LoopbackServer(["A cat."]) as server, Client("k", base_url=server.url) as client:
-        content = [{"type": "text", "text": "What is this?"}, image(FILES["png"][0])]
+        content = [{"type": "text", "text": "What is this?"}, image(FILES["png"][0].ljust(size))]
         assert client.complete([{"role": "user", "content": content}]).text == "A cat."
         (message,) = server.requests[0].messages
     assert message["content"] == content
