@@ -7,7 +7,7 @@ is missing, or of another kind, is None.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -81,9 +81,21 @@ def _model_ids(answer: Any) -> list[str]:
     return ids
 
 
+class _BalanceDecoder(JSONDecoder[Balance]):
+    """Quotes nothing of an answer that is no balance, for it may hold a key."""
+
+    def finish(self, events: list[Balance]) -> Iterator[None]:
+        try:
+            yield from super().finish(events)
+            return
+        except ProtocolError as error:
+            words, said = "the answer is not a balance", str(error)
+        raise ProtocolError(words if said.startswith(words) else said)  # without its cause, which has the answer, too
+
+
 def _balance(answer: Any) -> Balance:
     if not isinstance(answer, Mapping):
-        raise ProtocolError("the answer is not a balance")  # and is not shown, for it may hold a key
+        raise TypeError("not an object")
     total, used = _number(answer.get("balanceTotal")), _number(answer.get("balanceUsed"))
     return Balance(total, used, None if total is None or used is None else total - used)
 
@@ -126,7 +138,9 @@ _OWN: dict[str, Any] = {
 MODELS = json_endpoint("GET", "/models", _model_ids, "a list of models")
 """Lists the models."""
 
-BALANCE = json_endpoint("POST", "/query/balance", _balance, "a balance", **_OWN)
+BALANCE: Endpoint[Balance] = Endpoint(
+    "POST", "/query/balance", lambda head, max_json: _BalanceDecoder(_balance, "a balance", max_json, head), **_OWN
+)
 """Tells what the account of the key holds."""
 
 USAGE = json_endpoint("POST", "/query/usage_details", _records, "a list of what was used", **_OWN)

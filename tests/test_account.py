@@ -172,14 +172,34 @@ def test_the_key_of_a_balance_is_not_kept(raw_server: RawServer, caplog: pytest.
     assert OTHER_KEY.encode() not in pickle.dumps(balance)
 
 
-def test_a_balance_of_another_shape_is_not_shown(raw_server: RawServer, caplog: pytest.LogCaptureFixture) -> None:
-    """Nor is the key in it."""
+WHOLE = [("", ""), ("\ufeff", ""), ('{"data": ', "}")]
+NO_BALANCE = [
+    around
+    for around in itertools.product(["", "[", "x", "{}", "\ufeff", '{"data": '], ["", "]", "}", "x", "\ud83d", ", "])
+    if around not in WHOLE
+]
+"""What stands before and behind a balance, and makes something else of it."""
+
+
+@pytest.mark.parametrize(("before", "behind"), NO_BALANCE)
+def test_what_is_no_balance_is_not_shown(
+    raw_server: RawServer, caplog: pytest.LogCaptureFixture, before: str, behind: str
+) -> None:
+    """Nor is the key in it: of another shape, or no JSON at all."""
     caplog.set_level("DEBUG")
-    raw_server.answer(json_answer([ANSWERS["balance"]]), None)
+    body = f"{before}{json.dumps(ANSWERS['balance'])}{behind}".encode(errors="surrogatepass")
+    raw_server.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), None)
     client = client_of(raw_server)
     with pytest.raises(ProtocolError, match="not a balance") as caught:
         client.balance()
     assert leaks(shown(caught.value, client, caplog), OTHER_KEY) == []
+
+
+def test_a_page_in_the_place_of_a_balance_is_told(raw_server: RawServer) -> None:
+    """It holds no key, so its title is shown."""
+    raw_server.answer(b"HTTP/1.1 200 OK\r\n\r\n<html><title>Log in: here</title></html>")
+    with pytest.raises(ProtocolError, match="an HTML page, titled 'Log in: here'"):
+        client_of(raw_server).balance()
 
 
 FIELDS: dict[str, tuple[str, list[tuple[Any, Any]]]] = {
