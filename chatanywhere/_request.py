@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import unquote
@@ -106,7 +106,7 @@ def any_call(
 
     endpoint: Endpoint[tuple[Any]] = Endpoint(
         _checked_method(method),
-        _checked_path(path),
+        _checked_path(path, service.settings.hosts),
         (lambda _, __: _RawDecoder()) if raw else (lambda head, max_json: _JSONOrNothing(max_json, head)),
         own_headers,
         lambda _: content or b"",
@@ -122,7 +122,7 @@ def result(call: Call[tuple[Any]], answer: tuple[Any]) -> Any:
     (value,) = answer
     response = call.response
     if isinstance(value, bytes) and response is not None:
-        return RawResponse(value, response.headers, response.status_code)
+        return RawResponse(value, call.headers, response.status_code)
     return value
 
 
@@ -132,7 +132,7 @@ def _checked_method(method: str) -> str:
     return method.upper()
 
 
-def _checked_path(path: str) -> str:
+def _checked_path(path: str, hosts: Sequence[str]) -> str:
     if not isinstance(path, str):
         raise TypeError(f"path must be a str such as '/images/generations', not {type(path).__name__}")
     if "://" in path or path.startswith("//"):
@@ -143,7 +143,10 @@ def _checked_path(path: str) -> str:
         raise ValueError(f"path={path!r}: not a path such as '/images/generations'")
     if any(part in (".", "..") for part in unquote(path).replace("\\", "/").split("/")):
         raise ValueError(f"path={path!r}: '.' and '..' would lead out of the base URL")
-    return f"/{path.removeprefix('/')}"
+    path = f"/{path.removeprefix('/')}"
+    if path.startswith("/v1/") and all(host.partition("?")[0].endswith("/v1") for host in hosts):
+        raise ValueError(f"path={path!r}: the base URL ends in /v1 already. Give {path[3:]!r}")
+    return path
 
 
 def _content(json: Any, files: Files | None) -> tuple[bytes | None, str | None]:

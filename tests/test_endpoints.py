@@ -72,6 +72,17 @@ def test_a_request_goes_to_a_path_below_the_base_url(server: RawServer, face: Fa
     assert json.loads(content) == body
 
 
+@pytest.mark.parametrize("path", ["/v1/files", "v1/files"])
+def test_v1_is_not_sent_twice(server: RawServer, face: Face, path: str) -> None:
+    """A path with the `/v1` of the base URL is told, with the one that is meant; any other base URL may have it."""
+    for base_url in (server.url, f"{server.url}/v1/", f"{server.url}/v1?api-version=1", f"{server.url}/api/v1"):
+        with pytest.raises(ValueError, match=r"ends in /v1 already.*Give '/files'"):
+            face.call(Client(KEY, base_url=base_url), "request", "GET", path)
+    assert server.requests == []
+    face.call(Client(KEY, base_url=f"{server.url}/api"), "request", "GET", path)
+    assert only(server)[0] == "GET /api/v1/files HTTP/1.1"
+
+
 @pytest.mark.parametrize("body", [{}, {"a": None}, [], [1, "a"], {"deep": [{"er": 1.5}]}], ids=repr)
 def test_json_is_sent_as_it_is(server: RawServer, body: Any) -> None:
     """Nothing is added, and nothing left out."""
@@ -397,6 +408,16 @@ def test_the_key_is_not_shown(raw_server: RawServer, caplog: pytest.LogCaptureFi
         with pytest.raises((APIStatusError, ProtocolError)) as caught:
             client.request("POST", "/x", {}, raw=raw)
         assert leaks(shown(caught.value, client, caplog), KEY) == []
+
+
+def test_the_headers_of_an_answer_show_no_key(raw_server: RawServer, face: Face) -> None:
+    """Nor any other secret of the request; all else in them is as it came."""
+    head = f"HTTP/1.1 200 OK\r\nX-Key: {KEY}\r\nX-Asked: Bearer {KEY}\r\nX-{KEY}: 1\r\nX-Cookie: id=hush-hush\r\n"
+    raw_server.answer(f"{head}X-Mine: 1\r\nContent-Length: 0\r\n\r\n".encode())
+    cookie = {"Cookie": "id=hush-hush"}
+    answer = face.call(client_of(raw_server), "request", "GET", "/files/1/content", raw=True, headers=cookie)
+    assert answer.headers["x-mine"] == "1"
+    assert [secret for secret in (KEY, "hush-hush") if secret in f"{answer!r} {dict(answer.headers)}"] == []
 
 
 @pytest.mark.parametrize("number", [3, 2500])
