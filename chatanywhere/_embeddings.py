@@ -202,9 +202,12 @@ def _read(count: int, vectors: Sequence[array[float]], answer: Any) -> Embedding
         raise ValueError("not as many vectors as there were texts")
     if all(isinstance(item.get("index"), int) for item in items):
         items = sorted(items, key=_index)
+    made = tuple(_vector(item["embedding"], vectors) for item in items)
+    if not all(made):
+        raise ValueError("a vector is empty")
     usage = answer.get("usage")
     return Embeddings(
-        tuple(_vector(item["embedding"], vectors) for item in items),
+        made,
         text_or_none(answer.get("model")),
         read_usage(usage) if isinstance(usage, dict) else None,
     )

@@ -175,6 +175,8 @@ NO_EMBEDDINGS: dict[str, Any] = {
     "an object": {"data": {"embedding": VECTOR}},
     "no vector": {"data": [{"index": 0}]},
     "null": {"data": [{"embedding": None}]},
+    "an empty text": {"data": [{"embedding": ""}]},
+    "no numbers": {"data": [{"embedding": []}]},
     "a name": {"data": [{"embedding": "a vector"}]},
     "words among numbers": {"data": [{"embedding": [1.0, "2.0"]}]},
     "no Base64": {"data": [{"embedding": VECTOR.replace("A", "!") + "!" * 400}]},
