@@ -237,7 +237,7 @@ def checked_query(query: Mapping[str, object] | None) -> list[tuple[str, str]]:
     """Return the parameters of a URL as `parameters` does.
 
     Raises:
-        ValueError: one can't be sent.
+        TypeError, ValueError: one can't be sent.
     """
     checked = parameters(query or {})
     if any("\ud800" <= character <= "\udfff" for each in checked for character in "".join(each)):
@@ -249,6 +249,9 @@ def parameters(fields: Mapping[str, object]) -> list[tuple[str, str]]:
     """Return fields one by one as text, written as OpenAI's library does.
 
     Lists are `name[]`, mappings `name[key]`; what is None or empty is left out.
+
+    Raises:
+        TypeError: one is a file, or the content of one.
     """
     found = []
     pending = list(fields.items())
@@ -258,6 +261,8 @@ def parameters(fields: Mapping[str, object]) -> list[tuple[str, str]]:
             pending[:0] = [(f"{name}[{key}]", item) for key, item in value.items()]
         elif isinstance(value, (list, tuple)):
             pending[:0] = [(f"{name}[]", item) for item in value]
+        elif isinstance(value, (bytes, bytearray, memoryview)) or hasattr(value, "read"):
+            raise TypeError(f"{name} must be text or a number, not {type(value).__name__}: files are sent by files=")
         elif value is not None and value != "":
             found.append((str(name), str(value).lower() if isinstance(value, bool) else str(value)))
     return found

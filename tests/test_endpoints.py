@@ -160,6 +160,9 @@ def test_the_key_goes_nowhere_else(server: RawServer, face: Face, path: str, raw
         (("POST", "/x"), {"raw": 1}, TypeError, "raw must be True or False"),
         (("POST", "/x"), {"headers": 5}, TypeError, "headers must be a dict"),
         (("POST", "/x", [1]), {"files": {}}, TypeError, "json must be a dict where there are files"),
+        (("POST", "/x", {"mask": io.BytesIO(b"a")}), {"files": {}}, TypeError, "mask must be text.*sent by files="),
+        (("POST", "/x", {"a": [{"b": b"c"}]}), {"files": {}}, TypeError, r"^a\[\]\[b\] must be text.*not bytes"),
+        (("POST", "/x"), {"query": {"a": bytearray()}}, TypeError, "^a must be text.*not bytearray"),
         (
             ("POST", "/x"),
             {"files": {"file": 5}},
