@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Any, overload
 
 from ._call import Service
@@ -201,7 +202,7 @@ def _read(count: int, vectors: Sequence[array[float]], answer: Any) -> Embedding
     if not isinstance(items, list) or len(items) != count:
         raise ValueError("not as many vectors as there were texts")
     if all(isinstance(item.get("index"), int) for item in items):
-        items = sorted(items, key=_index)
+        items = sorted(items, key=itemgetter("index"))
     made = tuple(_vector(item["embedding"], vectors) for item in items)
     if not all(made):
         raise ValueError("a vector is empty")
@@ -211,11 +212,6 @@ def _read(count: int, vectors: Sequence[array[float]], answer: Any) -> Embedding
         text_or_none(answer.get("model")),
         read_usage(usage) if isinstance(usage, dict) else None,
     )
-
-
-def _index(item: Mapping[str, Any]) -> int:
-    index: int = item["index"]
-    return index
 
 
 def _vector(value: Any, vectors: Sequence[array[float]]) -> array[float]:

@@ -37,6 +37,6 @@ def main(question: str) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or not sys.argv[1]:
         sys.exit("usage: python embeddings.py QUESTION < TEXTS")
     sys.exit(main(sys.argv[1]))

@@ -409,12 +409,21 @@ def test_why_there_is_no_table_is_told(program: Path, reply: str | Fault, said: 
 # All of them
 
 
-@pytest.mark.parametrize("name", ["parallel_async.py", "fallback.py"])
-def test_an_example_without_its_question_says_how_to_use_it(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "arguments", "usage"),
+    [
+        ("parallel_async.py", [], "QUESTION [MODEL ...]"),
+        ("fallback.py", [], "QUESTION [MODEL ...]"),
+        ("embeddings.py", [], "QUESTION < TEXTS"),
+        ("embeddings.py", [""], "QUESTION < TEXTS"),
+        ("pictures.py", ["What is this?"], "QUESTION PICTURE [PICTURE ...]"),
+    ],
+)
+def test_an_example_without_its_question_says_how_to_use_it(name: str, arguments: list[str], usage: str) -> None:
     """What is missing is told in one line."""
-    done = run(EXAMPLES / name, server=None)
+    done = run(EXAMPLES / name, *arguments, server=None)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"usage: python {name} QUESTION [MODEL ...]\n"
+    assert done.stderr == f"usage: python {name} {usage}\n"
 
 
 def test_every_example_is_run() -> None:
