@@ -95,10 +95,12 @@ def any_call(
         ValueError, TypeError: an argument can't be sent.
         OSError: a file can't be read.
     """
-    check_types(query=query, files=files, raw=raw)
+    check_types(query=query, files=files, raw=raw, headers=headers)
     limit = service.settings.largest_response()
     content, media_type = _content(json, files)
     accepted = "*/*" if raw else "application/json"
+    if files is not None:
+        headers = {**(headers or {}), "Content-Type": media_type or ""}  # which alone has the form's boundary
 
     def own_headers(base_url: str, api_key: str | None) -> dict[str, str]:
         fields = {**bearer(base_url, api_key), "Accept": accepted, "Content-Type": media_type}

@@ -265,6 +265,19 @@ def test_a_file_is_sent_in_a_form(
     assert file[2].startswith(media_type)
 
 
+def test_a_form_keeps_its_boundary(server: RawServer, face: Face) -> None:
+    """A Content-Type of the caller's, which can't have it, is not sent with a form."""
+    client = client_of(server, headers={"content-type": "application/json", "X-Client": "1"})
+    headers = {"CONTENT-TYPE": "multipart/form-data", "X-Mine": "1"}
+    face.call(client, "request", "POST", "/files", files={"file": b"a"}, headers=headers)
+    _, sent, content = only(server)
+    (media_type,) = sent.get_all("Content-Type")
+    assert media_type.startswith("multipart/form-data; boundary=")
+    boundary = media_type.partition("boundary=")[2].strip('"')
+    assert content.startswith(f"--{boundary}\r\n".encode())
+    assert (sent["X-Client"], sent["X-Mine"]) == ("1", "1")
+
+
 def test_several_files_may_have_one_field(server: RawServer) -> None:
     """In the order in which they are given."""
     files = {"image[]": [("a.png", b"1"), ("b.png", b"2")], "mask": ("m.png", b"3")}
