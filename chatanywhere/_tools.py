@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import math
 import queue
 import threading
 from collections import deque
@@ -226,7 +227,11 @@ def _returned(call: ToolCall, result: Any) -> _Outcome:
 
 
 def _failed(call: ToolCall, error: Exception) -> _Outcome:
-    return ToolFinished(call, error=error), f"{type(error).__name__}: {error}"
+    try:
+        words = str(error)
+    except Exception:  # its class is the program's; the model has to be told something all the same
+        words = "no words"
+    return ToolFinished(call, error=error), f"{type(error).__name__}: {words}"
 
 
 class BaseToolStream(Generic[Parsed]):
@@ -480,10 +485,16 @@ async def _run_async(rounds: Rounds, calls: Sequence[ToolCall]) -> list[_Outcome
                 failures.append(error)
                 group.cancel_scope.cancel()
 
-    with anyio.move_on_after(left):
-        async with anyio.create_task_group() as group:
-            for call in calls:
-                group.start_soon(work, call)
+    try:
+        with anyio.move_on_after(left):
+            async with anyio.create_task_group() as group:
+                for call in calls:
+                    group.start_soon(work, call)
+    except BaseException as error:
+        # Ctrl-C strikes trio where the group waits.
+        failures += [each for each in getattr(error, "exceptions", ()) if isinstance(each, KeyboardInterrupt)]
+        if not failures:
+            raise
     if failures:
         raise failures[0]
     return outcomes
@@ -491,19 +502,46 @@ async def _run_async(rounds: Rounds, calls: Sequence[ToolCall]) -> list[_Outcome
 
 async def _outcome_async(rounds: Rounds, call: ToolCall) -> _Outcome:
     import anyio
-    import anyio.to_thread
 
     try:
         function, awaitable = rounds.bind(call)
-        if awaitable:
-            result = await function()
-        else:
-            # The program's own work in threads has a limiter too; this one is never waited for.
-            limiter = anyio.CapacityLimiter(1)
-            # In a tuple, because trio lets no thread return a coroutine.
-            (result,) = await anyio.to_thread.run_sync(lambda: (function(),), abandon_on_cancel=True, limiter=limiter)
-            if inspect.isawaitable(result):
-                result = await result
+        result = await (function() if awaitable else _in_thread(function))
+        if inspect.isawaitable(result):
+            result = await result
         return _returned(call, result)
     except Exception as error:
         return _failed(call, error)
+    except anyio.get_cancelled_exc_class():
+        if anyio.current_effective_deadline() == -math.inf:
+            raise
+        # It is not the run that is cancelled, but a task of asyncio's that the function has waited for.
+        return _failed(call, RuntimeError(f"{call.name} was cancelled"))
+
+
+async def _in_thread(function: Callable[[], Any]) -> Any:
+    """Run a function in a thread that nobody waits for: anyio waits for its own when the program ends."""
+    import anyio
+    import anyio.to_thread
+
+    mailbox: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            mailbox.put((function(), None))
+        except BaseException as error:
+            mailbox.put((None, error))
+
+    def wait() -> tuple[Any, BaseException | None]:
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(work,), name="chatanywhere tool", daemon=True).start()
+        return mailbox.get()
+
+    try:
+        # The program's own work in threads has a limiter too; this one is never waited for.
+        limiter = anyio.CapacityLimiter(1)
+        result, error = await anyio.to_thread.run_sync(wait, abandon_on_cancel=True, limiter=limiter)
+    finally:
+        mailbox.put((None, None))  # what waits for a function that has been left alone ends
+    if error is not None:
+        raise error
+    return result
