@@ -17,6 +17,7 @@ from ._types import Completion, ToolCall
 
 try:
     import pydantic
+    import pydantic.json_schema
     import pydantic_core
 except ImportError as exc:
     raise ImportError(
@@ -30,6 +31,9 @@ _FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4"
 
 _LEFT_OUT = ("default", "discriminator", "uniqueItems")
 """What strict mode refuses, and an answer can do without: it is checked by the type itself."""
+
+_LOOK_AROUND = re.compile(r"\(\?<?[=!]")
+"""What strict mode's patterns can't have; those that pydantic before 2.14 writes for a `Decimal` do."""
 
 _MOST = 5  # things wrong with a value that are told
 
@@ -135,13 +139,19 @@ def _taking(function: Callable[..., Any]) -> Callable[..., Any]:
         return args, kwargs
 
     try:
-        hints = get_type_hints(function, include_extras=True)
-    except NameError as exc:
+        signature = inspect.signature(function)
+        parameters = signature.parameters.values()
+        # Without what it returns, which nobody asks for: its name may be known to type checkers only.
+        take.__annotations__ = {each.name: each.annotation for each in parameters if each.annotation is not each.empty}
+        hints = get_type_hints(take, getattr(inspect.unwrap(function), "__globals__", {}), include_extras=True)
+    except (AttributeError, NameError) as exc:
         raise TypeError(f"{function.__name__} has an annotation that is not known where it was defined: {exc}") from exc
-    signature = inspect.signature(function)
-    parameters = [each.replace(annotation=hints.get(each.name, each.empty)) for each in signature.parameters.values()]
+    except ValueError as exc:  # it is written in C
+        raise TypeError(f"{function.__name__} does not tell its arguments: write a def around it") from exc
     take.__annotations__ = hints
-    take.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    take.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[each.replace(annotation=hints.get(each.name, each.empty)) for each in parameters]
+    )
     return take
 
 
@@ -154,11 +164,17 @@ def to_json(value: Any) -> str:
     return pydantic_core.to_json(value).decode()
 
 
+class _Generator(pydantic.json_schema.GenerateJsonSchema):
+    """Does not warn of a default that has no JSON: the schema can do without it."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  as pydantic has it
+
+
 def _adapter(kind: Any, place: str) -> tuple[pydantic.TypeAdapter[Any], dict[str, Any]]:
     """What checks instances of a type, and their JSON schema."""
     try:
         adapter = pydantic.TypeAdapter(kind)
-        return adapter, adapter.json_schema()
+        return adapter, adapter.json_schema(schema_generator=_Generator)
     except (pydantic.PydanticUserError, NameError) as exc:  # the second for an annotation that nobody knows
         raise TypeError(f"{place} has no JSON schema: {exc}") from exc
 
@@ -198,6 +214,8 @@ class _Strict:
         written: dict[str, Any] = {}
         for key, value in schema.items():
             if key in _LEFT_OUT or (key == "format" and value not in _FORMATS):
+                continue
+            if key == "pattern" and _LOOK_AROUND.search(value):
                 continue
             if key in ("properties", "$defs"):
                 written[key] = {name: self._written(each, path) for name, each in value.items()}
