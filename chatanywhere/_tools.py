@@ -82,6 +82,8 @@ class Rounds:
         self._deadline = None if timeout.total is None else monotonic() + timeout.total
         self._options = dict(options)
         self._awaits = awaits
+        if on_round is not None and not callable(on_round):
+            raise TypeError(f"on_round must be a function, not {type(on_round).__name__}")
         if inspect.iscoroutinefunction(on_round) and not awaits:
             raise TypeError("on_round is a coroutine function, which only AsyncClient can run")
         if not self._options.get("keep_text", True):
@@ -121,9 +123,16 @@ class Rounds:
                 said = self._on_round(completion, tuple(outcomes[id(call)][0] for call in calls))
                 if self._awaits and inspect.isawaitable(said):
                     yield said
-            if self._options.get("tool_choice") not in ("auto", "none"):
-                self._options.pop("tool_choice", None)  # what was demanded has been done
+            self._demand_no_more()
         self.over = True
+
+    def _demand_no_more(self) -> None:
+        """Let the model answer: what was demanded of it by `tool_choice` has been done. What it may call stays."""
+        choice = self._options.get("tool_choice")
+        if isinstance(choice, Mapping) and "allowed_tools" in choice:
+            self._options["tool_choice"] = {**choice, "allowed_tools": {**choice["allowed_tools"], "mode": "auto"}}
+        elif choice not in ("auto", "none"):
+            self._options.pop("tool_choice", None)
 
     # Requests -----------------------------------------------------------------------------------------------
 
@@ -189,7 +198,7 @@ class Rounds:
 
 def _functions(tools: Iterable[Callable[..., Any]], *, awaits: bool) -> dict[str, Function]:
     """The tools by their names."""
-    if callable(tools):
+    if callable(tools) or not isinstance(tools, Iterable):
         raise TypeError("tools must be a list of functions: use tools=[function]")
     functions: dict[str, Function] = {}
     for index, tool in enumerate(tools):

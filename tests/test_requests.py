@@ -833,6 +833,7 @@ NO_JSON: dict[str, tuple[Any, str]] = {
     "Decimal": (decimal.Decimal("0.5"), "Decimal has no JSON; give an int or a float"),
     "Fraction": (fractions.Fraction(1, 2), "Fraction has no JSON; give an int or a float"),
     "complex": (1j, "complex has no JSON"),
+    "function": (len, "has no JSON; functions are for run_tools() and stream_tools()"),
     "date": (datetime.date(2025, 1, 1), "date has no JSON; give its isoformat()"),
     "datetime": (datetime.datetime(2025, 1, 1), "datetime has no JSON; give its isoformat()"),
     "time": (datetime.time(), "time has no JSON; give its isoformat()"),

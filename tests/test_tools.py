@@ -311,6 +311,22 @@ def test_a_function_need_not_say_anything(face: Face) -> None:
     assert told(server) == ["noon", "noon"]
 
 
+MISSING = object()
+
+
+def search(query: str, engine: Any = MISSING) -> Nowhere:  # type: ignore  # noqa: F821
+    return query if engine is MISSING else "another"
+
+
+def test_only_what_a_model_gives_has_to_be_known(face: Face) -> None:
+    """What a function returns may be known to type checkers only, and a default need not have JSON."""
+    fields = definition(face, search)["parameters"]["properties"]
+    assert fields == {"query": {"title": "Query", "type": "string"}, "engine": {"title": "Engine"}}
+    with serving(calling(("search", {"query": "Rome"})), "Done.") as (server, client):
+        run(face, client, [search])
+    assert told(server) == ["Rome"]
+
+
 # What is called, and what is told of it
 
 seen: list[Any] = []
@@ -576,6 +592,12 @@ def test_on_round_is_awaited(backend: str) -> None:
     assert rounds == ["Rome sunny for 1"]
 
 
+def allowing(mode: str) -> dict[str, Any]:
+    """A choice among some of the tools."""
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 @pytest.mark.parametrize(
     ("tool_choice", "after"),
     [
@@ -584,11 +606,13 @@ def test_on_round_is_awaited(backend: str) -> None:
         ("auto", "auto"),
         ("none", "none"),
         (None, None),
+        (allowing("required"), allowing("auto")),
+        (allowing("auto"), allowing("auto")),
     ],
     ids=str,
 )
 def test_a_demanded_call_is_demanded_once(face: Face, tool_choice: Any, after: Any) -> None:
-    """Else the model could never answer; other choices hold for the whole run."""
+    """Else the model could never answer; other choices, and which tools are allowed, hold for the whole run."""
     with serving(calling(("weather", {"city": "Rome"})), "Done.") as (server, client):
         run(face, client, [weather], tool_choice=tool_choice)
     assert [request.json.get("tool_choice") for request in server.requests] == [tool_choice, after]
@@ -897,6 +921,10 @@ def unknown(of: Nowhere) -> str:  # type: ignore[name-defined]  # noqa: F821
     return ""
 
 
+def unknown_attribute(of: datetime.Nowhere) -> str:  # type: ignore[name-defined]
+    return ""
+
+
 def 天气(city: str) -> str:
     return city
 
@@ -909,6 +937,7 @@ DEFINITION = {"type": "function", "function": {"name": "f", "parameters": {}}}
 MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "none": ([], {}, ValueError, r"tools is empty: use complete\(\)"),
     "one": (weather, {}, TypeError, r"use tools=\[function\]"),
+    "None": (None, {}, TypeError, r"use tools=\[function\]"),
     "a definition": ([weather, DEFINITION], {}, TypeError, r"tools\[1\] is a definition .* give the function"),
     "twice": ([weather, weather], {}, ValueError, "two tools have the name weather"),
     "a lambda": ([lambda city: city], {}, ValueError, "'<lambda>' can't be the name of a tool: .* def"),
@@ -920,9 +949,12 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "any number": ([any_number], {}, TypeError, "any_number takes arguments by position only"),
     "no schema": ([odd], {}, TypeError, "odd has no JSON schema: .*Face"),
     "unknown name": ([unknown], {}, TypeError, "unknown has an annotation that is not known .*Nowhere"),
+    "unknown attribute": ([unknown_attribute], {}, TypeError, "unknown_attribute has an annotation that .*Nowhere"),
+    "written in C": ([max], {}, TypeError, "max does not tell its arguments: write a def around it"),
     "rounds": ([weather], {"max_rounds": -1}, ValueError, "max_rounds=-1: 0 is the least"),
     "rounds of another type": ([weather], {"max_rounds": "8"}, TypeError, "max_rounds must be an int, not str"),
     "timeout": ([weather], {"timeout": 0}, ValueError, "Timeout"),
+    "on_round": ([weather], {"on_round": [print]}, TypeError, "on_round must be a function, not list"),
     "no text": ([weather], {"keep_text": False}, ValueError, "keep_text=False keeps no tool calls"),
     "no messages": ([weather], {"messages": []}, ValueError, "messages is empty"),
 }

@@ -72,12 +72,15 @@ def _plain(value: Any) -> Any:
 def _remedy(value: Any) -> str:
     import datetime
     import enum
+    import inspect
     import numbers
 
     if hasattr(value, "tolist"):  # numpy's numbers and arrays
         return "; give its tolist()"
     if isinstance(value, numbers.Number):
         return "; give an int or a float"
+    if inspect.isroutine(value):
+        return "; functions are for run_tools() and stream_tools()"
     if isinstance(value, (datetime.date, datetime.time)):
         return "; give its isoformat()"
     return "; give its value" if isinstance(value, enum.Enum) else ""
