@@ -290,6 +290,8 @@ class ToolStream(BaseToolStream[Parsed]):
         return self
 
     def __next__(self) -> ToolEvent:
+        if inspect.getgeneratorstate(self._events) == inspect.GEN_RUNNING:
+            raise RuntimeError("another thread is reading this run")
         return next(self._events)
 
     def read(self) -> ToolRun[Parsed]:
@@ -308,7 +310,13 @@ class ToolStream(BaseToolStream[Parsed]):
         return self.run
 
     def close(self) -> None:
-        """Release the connection; a run that has not ended goes no further. May be called again."""
+        """Release the connection; a run that has not ended goes no further. May be called again.
+
+        Raises:
+            RuntimeError: another thread is reading the run.
+        """
+        if inspect.getgeneratorstate(self._events) == inspect.GEN_RUNNING:
+            raise RuntimeError("another thread is reading this run, which ends there, or by its timeout")
         self._events.close()
 
     def __enter__(self) -> ToolStream[Parsed]:
@@ -398,12 +406,16 @@ class AsyncToolStream(BaseToolStream[Parsed]):
         self._whole = whole
         self._script = rounds.script()
         self._answer: Any = None  # to what the script wanted
+        self._is_read = False  # by a task
         self._events: AsyncIterator[Event] | None = None  # of the answer that is being read
 
     def __aiter__(self) -> AsyncIterator[ToolEvent]:
         return self
 
     async def __anext__(self) -> ToolEvent:
+        if self._is_read:
+            raise RuntimeError("another task is reading this run")
+        self._is_read = True
         try:
             while True:
                 event = await self._next()
@@ -412,6 +424,8 @@ class AsyncToolStream(BaseToolStream[Parsed]):
         except BaseException:
             await self.aclose()
             raise
+        finally:
+            self._is_read = False
 
     async def _next(self) -> ToolEvent | None:
         """Do one thing; return an event if it gave one."""

@@ -711,6 +711,43 @@ def test_a_run_that_failed_has_no_outcome(face: Face) -> None:
             anyio.run(main, backend=face.name)
 
 
+def test_a_run_has_one_reader(face: Face) -> None:
+    """Another thread or task is told so, and the run goes on where it is read."""
+    running, free = threading.Event(), threading.Event()
+
+    def wait() -> str:
+        running.set()
+        free.wait(LONG)
+        return "x"
+
+    with serving(calling(("wait", {})), "Done.") as (_, client):
+        if face.name == "sync":
+            stream = client.stream_tools("Hello", [wait])
+            reader = threading.Thread(target=stream.read)
+            reader.start()
+            assert running.wait(LONG)
+            for use in (stream.__next__, stream.read, stream.close):
+                with pytest.raises(RuntimeError, match="another thread is reading this run"):
+                    use()
+            free.set()
+            reader.join()
+            assert stream.run.text == "Done."
+        else:
+
+            async def main() -> None:
+                stream = client.as_async().stream_tools("Hello", [wait])
+                async with anyio.create_task_group() as group:
+                    group.start_soon(stream.read)
+                    await anyio.to_thread.run_sync(running.wait)
+                    for use in (stream.__anext__, stream.read):
+                        with pytest.raises(RuntimeError, match="another task is reading this run"):
+                            await use()
+                    free.set()
+                assert stream.run.text == "Done."
+
+            anyio.run(main, backend=face.name)
+
+
 # Time
 
 
