@@ -591,7 +591,8 @@ class Call(Generic[T]):
         following = None
         if self._retry.fails_over(error):
             self._service.rest(self._host)
-            self._tried.add(self._host)
+            # Where none could be reached, each has been tried in each attempt.
+            self._tried.update([self._host] if self.scope.connected else self._hosts())
             following = next(iter(self._hosts()), None)
         if following is None and self._alternative + 1 < len(self._alternatives) and is_about_model(error):
             self._alternative += 1

@@ -229,9 +229,9 @@ class Client:
                 or what pydantic can write as JSON.
             max_rounds: how often functions are run. If the model wants still more, the answer that says so is the last
                 one, so there are at most `max_rounds` + 1 requests.
-            parallel: whether the calls of one answer run at the same time.
-            on_round: called after each round, with the answer and what became of its calls; what it raises ends the
-                run.
+            parallel: whether the calls of one answer run at the same time; their results come when all have finished.
+            on_round: called after each round, with the answer and what became of its calls, and waited for; what it
+                raises ends the run.
             timeout: instead of the client's; its `total` bounds the whole run: no request and no function starts after
                 it, and a function that is still running is not waited for.
             response_format: as in `complete`, for the last answer.

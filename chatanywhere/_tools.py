@@ -396,8 +396,7 @@ def _outcome(rounds: Rounds, call: ToolCall) -> _Outcome | BaseException:
 class AsyncToolStream(BaseToolStream[Parsed]):
     """The events of a run: an async iterator, and an async context manager. Made by `AsyncClient.stream_tools`.
 
-    Iterating raises `ChatAnywhereError`. The results of calls that run at the same time are given out when all have
-    finished.
+    Iterating raises `ChatAnywhereError`.
     """
 
     def __init__(self, client: AsyncClient, rounds: Rounds, *, whole: bool = False) -> None:

@@ -12,6 +12,7 @@ from faces import Face
 
 import chatanywhere._call as call
 from chatanywhere import (
+    APIConnectionError,
     AuthenticationError,
     BadRequestError,
     ChatAnywhereError,
@@ -130,6 +131,17 @@ def test_a_host_that_can_not_be_reached_rests(face: Face) -> None:
         first.close()
         assert [face.ask(client).text for _ in range(3)] == ["Hi"] * 3
         assert len(second.requests) == 3
+
+
+@pytest.mark.parametrize("failover", [True, False])
+def test_hosts_that_can_not_be_reached_are_tried_as_often_as_one(face: Face, failover: bool) -> None:
+    """Each attempt tries all of them, so when the attempts are used up none is left to be asked."""
+    with servers(answering, answering) as (first, second):
+        urls = [first.url, second.url]
+    retry = Retry(2, backoff=0, failover=failover)
+    outcome = face.ask(Client(KEY, base_url=urls, model=["a", "b"], retry=retry))
+    assert isinstance(outcome.error, APIConnectionError)
+    assert outcome.error.attempts == 2
 
 
 def test_no_time_is_left_for_another(face: Face) -> None:
