@@ -828,10 +828,10 @@ def test_without_a_deadline_functions_take_their_time(face: Face) -> None:
     assert running == [1]
 
 
-CTRL_C = """
-import sys, threading, time
+PROGRAM = """
+import sys, time
 import anyio
-from chatanywhere import Client
+from chatanywhere import APITimeoutError, Client
 from chatanywhere.testing import LoopbackServer, Reply
 
 def wait() -> str:
@@ -839,31 +839,39 @@ def wait() -> str:
     time.sleep(3600)
 
 async def run_async():
-    await client.as_async().run_tools("Hello", [wait], timeout=None)
+    await client.as_async().run_tools("Hello", [wait], timeout=timeout)
 
+face, timeout = sys.argv[1], float(sys.argv[2]) or None
 with LoopbackServer([Reply("Let me see.", tool_calls=[("wait", {})])]) as server:
     client = Client("k", base_url=server.url)
     try:
-        if sys.argv[1] == "sync":
-            client.run_tools("Hello", [wait], timeout=None)
+        if face == "sync":
+            client.run_tools("Hello", [wait], timeout=timeout)
         else:
-            anyio.run(run_async, backend=sys.argv[1])
-    except KeyboardInterrupt as interrupt:
-        print("stopped", getattr(interrupt, "partial", "Let me see."), len(server.requests))
+            anyio.run(run_async, backend=face)
+    except (APITimeoutError, KeyboardInterrupt) as error:
+        print(type(error).__name__, error.partial, len(server.requests))
 """
 
 
+def test_the_end_of_a_program_waits_for_no_function(face: Face) -> None:
+    """One that is left alone when the time is up does not keep the program alive."""
+    command = [sys.executable, "-c", PROGRAM, face.name, "0.5"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
+    assert (done.stdout, done.stderr) == ("waiting\nAPITimeoutError Let me see. 1\n", "")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
-def test_ctrl_c_ends_a_run_and_its_program(face: Face) -> None:
+@pytest.mark.parametrize("name", ["sync", "trio"])  # asyncio makes a cancelled task of it
+def test_ctrl_c_ends_a_run_and_its_program(name: str) -> None:
     """A function that goes on is waited for neither by the run nor by the program's end; the text is kept."""
-    command = [sys.executable, "-c", CTRL_C, face.name]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, name, "0"], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
             assert process.stdout.readline() == "waiting\n"
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
-            assert process.stdout.read() == "stopped Let me see. 1\n"
+            assert process.stdout.read() == "KeyboardInterrupt Let me see. 1\n"
             assert process.wait(LONG) == 0
             assert time.monotonic() - began < 10
         finally:
