@@ -203,8 +203,8 @@ _LASTING = (
 def is_about_model(error: ChatAnywhereError) -> bool:
     """Whether another model may do better: this one is refused, over its quota or limit, or failing."""
     if isinstance(error, NotFoundError):
-        words = f"{error.code} {error.message}".lower()
-        return "model" in words or "模型" in words
+        words = f"{error.code} {error.message} {error.body}".lower()
+        return any(name in words for name in ("model", "模型", "deployment"))
     if isinstance(error, BadRequestError):
         return error.status_code == 403  # a prompt that is too long for this one
     return isinstance(error, (PermissionDeniedError, RateLimitError, InternalServerError))

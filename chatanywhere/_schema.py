@@ -9,6 +9,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, get_type_hints
 
@@ -84,6 +85,10 @@ class Output:
             value = self._adapter.validate_json(completion.text)
         except pydantic.ValidationError as exc:
             raise OutputError(f"the answer does not fit {self._name}: {_words(exc)}", "invalid", completion) from exc
+        except Exception as exc:  # of a validator of the caller's
+            with suppress(AttributeError):
+                exc.partial = completion.text  # type: ignore[attr-defined]  # which has been paid for
+            raise
         return replace(completion, parsed=value.value if self._wrapped else value)
 
 

@@ -160,6 +160,12 @@ OTHER_MODEL = {
     "forbidden": (Fault.status(403), PermissionDeniedError, 1),
     "unknown": (error(404, "model_not_found", "The model `a` does not exist"), NotFoundError, 1),
     "not pulled": (error(404, None, "model 'a' not found, try pulling it first"), NotFoundError, 1),
+    "unknown by its type": (
+        Fault.status(404, body='{"error": {"type": "model_not_found", "message": "not found"}}'),
+        NotFoundError,
+        1,
+    ),
+    "not deployed": (error(404, "DeploymentNotFound", "It does not exist."), NotFoundError, 1),
     "its quota": (error(429, "insufficient_quota", "x"), QuotaExceededError, 1),
     "its limit": (Fault.status(429), RateLimitError, 2),
     "failing": (Fault.status(500), InternalServerError, 2),

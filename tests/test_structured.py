@@ -439,3 +439,19 @@ def test_a_failed_call_is_not_parsed(face: Face) -> None:
     with LoopbackServer(faults=[Fault.status(400, "no schemas here")]) as server:
         outcome = face.ask(Client("k", base_url=server.url), response_format=Trip)
     assert "no schemas here" in str(outcome.error)
+
+
+class Broken(pydantic.BaseModel):
+    name: str
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def check(cls, name: str) -> str:
+        return {"known": name}[name]
+
+
+def test_what_a_validator_raises_is_raised_and_the_answer_is_kept() -> None:
+    """An exception of the caller's own code is the caller's, with the text of the answer as `partial`."""
+    with LoopbackServer(['{"name": "x"}']) as server, pytest.raises(KeyError) as caught:
+        Client("k", base_url=server.url).complete("Hello", response_format=Broken)
+    assert caught.value.partial == '{"name": "x"}'  # type: ignore[attr-defined]
