@@ -1,7 +1,8 @@
 """What an answer comes to by h11, zlib, json and a few lines more, for fuzz_answers.py. No code of the package.
 
-Its rules for where a chat ends are the package's: with `[DONE]`, or where the choice has its finish reason, whatever
-the framing says then; but damaged compression is an error all the same.
+Its rules for where a chat ends are the package's: with `[DONE]`, where the choice has its finish reason, or where one
+JSON object is closed, whatever the framing says then; but damaged compression is an error all the same. What follows
+such an object may be the end of a stream, or more JSON: then only the text is compared, up to there.
 
 Where the framing is read differently, it is for one of these reasons; then the answer is compared with the one that h11
 reads without that difference:
@@ -114,27 +115,29 @@ def read_text(data: bytes, kind: str, whole: bool) -> Outcome:
 def read_chat(data: bytes, kind: str, whole: bool) -> Outcome:
     start = data.removeprefix(codecs.BOM_UTF8).lstrip()
     if start[:1] in (b"{", b"["):
-        return read_object(data, whole)
+        return read_object(data)
     if start[:1] == b"<":
         return Outcome("error")
     if not start.startswith((b"data:", b"event:", b"id:", b"retry:", b":")) and kind in (
         "text/html",
         "application/json",
     ):
-        return Outcome("error") if kind == "text/html" else read_object(data, whole)
+        return Outcome("error") if kind == "text/html" else read_object(data)
     return read_events(data, whole)
 
 
-def read_object(data: bytes, whole: bool) -> Outcome:
+def read_object(data: bytes) -> Outcome:
     try:
-        found = chunk_meaning(json.loads(data.decode("utf-8-sig")), "message")
+        text = data.decode("utf-8-sig").lstrip()
+        value, end = json.JSONDecoder().raw_decode(text)
     except ValueError:
         return Outcome("error")
+    found = chunk_meaning(value, "message")
+    if text[end:].strip():
+        return Outcome("unknown", joined([found.text]))
     if found.kind == "unknown" or found.kind == "error":
         return found
-    return Outcome(
-        "complete" if found.detail or (whole and found.text) else "error", joined([found.text]), found.detail
-    )
+    return Outcome("complete" if found.detail or found.text else "error", joined([found.text]), found.detail)
 
 
 def read_events(data: bytes, whole: bool) -> Outcome:
