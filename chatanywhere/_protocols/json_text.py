@@ -147,7 +147,8 @@ class _Brackets:
 
     def __init__(self) -> None:
         self.are_closed = False
-        self._open = 0
+        self._opened = 0
+        self._closed = 0
         self._in_string = False
         self._cut = b""  # a backslash at the end of a block
 
@@ -158,9 +159,9 @@ class _Brackets:
         parts = _without_escapes(block).split(b'"')
         outside = b"".join(parts[self._in_string :: 2])
         self._in_string ^= len(parts) % 2 == 0
-        closed = outside.count(b"]") + outside.count(b"}")
-        self._open += outside.count(b"[") + outside.count(b"{") - closed
-        self.are_closed = self._open == 0 and (self.are_closed or closed > 0)
+        self._opened += outside.count(b"[") + outside.count(b"{")
+        self._closed += outside.count(b"]") + outside.count(b"}")
+        self.are_closed = self._opened == self._closed > 0
 
 
 class Found(NamedTuple):
