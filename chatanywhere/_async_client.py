@@ -488,14 +488,13 @@ class AsyncClient:
         """
         from ._tools import AsyncToolStream, Rounds
 
-        limits = Timeout.of(self._service.settings.timeout if timeout is DEFAULT else timeout)
         rounds = Rounds(
             messages,
             tools,
             max_rounds=max_rounds,
             parallel=parallel,
             on_round=on_round,
-            timeout=limits,
+            timeout=self._service.limits(timeout),
             options={"response_format": response_format, **options},
             awaits=True,
         )
@@ -517,14 +516,13 @@ class AsyncClient:
         """Do what `run_tools` does, and return all that happens as events; see `Client.stream_tools`."""
         from ._tools import AsyncToolStream, Rounds
 
-        limits = Timeout.of(self._service.settings.timeout if timeout is DEFAULT else timeout)
         rounds = Rounds(
             messages,
             tools,
             max_rounds=max_rounds,
             parallel=parallel,
             on_round=on_round,
-            timeout=limits,
+            timeout=self._service.limits(timeout),
             options={"response_format": response_format, **options},
             awaits=True,
         )

@@ -127,11 +127,10 @@ class Service:
             extra_body=extra_body,
         )
         check_options(options)
-        limits, endpoint = self.limits(timeout), wire.chat
+        endpoint = wire.chat
         if not stream:
             if wire.chats_only:
                 raise RuntimeError(f"the {wire.name} protocol can only stream: use protocol='openai'")
-            limits = replace(limits, read=None)
             endpoint = replace(endpoint, headers=bearer, silent=True)  # a model that thinks says nothing meanwhile
             options = {**options, "stream": False}
         output = None
@@ -149,7 +148,7 @@ class Service:
             self,
             endpoint,
             bodies[0],
-            timeout=limits,
+            timeout=timeout,
             retry=retry,
             headers={**(headers or {}), **(extra_headers or {})},
             query=extra_query,
@@ -160,7 +159,6 @@ class Service:
             max_bytes=settings.largest_response(max_response_bytes, kept=keep_text),
             own_fields=asked.keys(),
             kept_back=kept_back,
-            repeats_timeouts=not endpoint.silent,
         )
         call.output = output
         return call
@@ -187,19 +185,15 @@ class Service:
             raise RuntimeError(f"the {wire.name} protocol has no {endpoint.path}: use protocol='openai'")
         settings.check_key()
         check_types(headers=headers)
-        limits = self.limits(timeout)
-        if endpoint.silent:
-            limits = replace(limits, read=None)
         return Call(
             self,
             endpoint,
             body,
             max_bytes=settings.largest_response(),
-            timeout=limits,
+            timeout=timeout,
             retry=retry,
             headers=headers,
             query=query,
-            repeats_timeouts=not endpoint.silent,
         )
 
     @property
@@ -267,7 +261,6 @@ class Call(Generic[T]):
         query: further parameters of the URL.
         own_fields: those of the body that the caller has set; no service is asked without them.
         kept_back: the reader gives nothing out before the end, so even an answer that was cut is asked for again.
-        repeats_timeouts: False where an answer that was awaited in vain is paid for all the same.
 
     Attributes:
         scope: its limits, and the means to stop it.
@@ -295,7 +288,6 @@ class Call(Generic[T]):
         alternatives: Sequence[Mapping[str, Any]] = (),
         own_fields: Collection[str] = (),
         kept_back: bool = False,
-        repeats_timeouts: bool = True,
     ) -> None:
         settings = service.settings
         self._service = service
@@ -305,8 +297,7 @@ class Call(Generic[T]):
         self._names = names
         self._alternatives = ({}, *alternatives)
         self._alternative = 0
-        added = {name: body[name] for name in endpoint.added if body and name in body and name not in own_fields}
-        self._added = {name: {_folded(each) for each in (name, *_fields(value))} for name, value in added.items()}
+        self._added = {name: body[name] for name in endpoint.added if body and name in body and name not in own_fields}
         self._refused: dict[str, frozenset[str]] = {}  # by base URL
         choices = (body or {}).get("n")
         self._choices = max(1, choices) if isinstance(choices, int) else 1
@@ -315,7 +306,6 @@ class Call(Generic[T]):
         self._query = checked_query(query)
         self._max_bytes = max_bytes
         self._kept_back = kept_back
-        self._repeats_timeouts = repeats_timeouts
         own_headers = checked_headers(headers)
         self._headers = {**(settings.headers or {}), **own_headers}
         self._secrets = settings.secrets
@@ -328,7 +318,8 @@ class Call(Generic[T]):
         self._error: ChatAnywhereError | None = None  # why there is no answer to the last attempt
         self._reading: Reading[T] | None = None
         self._lock = threading.RLock()  # reentrant, because a signal handler may cancel what it interrupts
-        self.scope = CallScope(service.limits(timeout))
+        limits = service.limits(timeout)
+        self.scope = CallScope(replace(limits, read=None) if endpoint.silent else limits)
         self.state = State.READY
         self.exchange: Exchange | PublicExchange | None = None
         self.response: HTTPResponse | None = None
@@ -559,7 +550,7 @@ class Call(Generic[T]):
             else:
                 self.annotate(error)
                 wait = None
-                if self._may_repeat and (self._repeats_timeouts or not self._has_waited(error)):
+                if self._may_repeat and not (self._endpoint.silent and self._has_waited(error)):
                     wait = self._retry.wait_before_next(
                         error, self._attempts - self._earlier, self.scope.left(), at_once=loss is not None
                     )
@@ -581,7 +572,9 @@ class Call(Generic[T]):
             return frozenset()
         words, left_out = _folded(f"{error.message} {error.body}"), self._left_out()
         return frozenset(
-            name for name, names in self._added.items() if name not in left_out and any(each in words for each in names)
+            name
+            for name, value in self._added.items()
+            if name not in left_out and any(_folded(each) in words for each in (name, *_fields(value)))
         )
 
     def _go_on(self, error: ChatAnywhereError) -> bool:

@@ -244,14 +244,13 @@ class Client:
         """
         from ._tools import Rounds, ToolStream
 
-        limits = Timeout.of(self._service.settings.timeout if timeout is DEFAULT else timeout)
         rounds = Rounds(
             messages,
             tools,
             max_rounds=max_rounds,
             parallel=parallel,
             on_round=on_round,
-            timeout=limits,
+            timeout=self._service.limits(timeout),
             options={"response_format": response_format, **options},
             awaits=False,
         )
@@ -278,14 +277,13 @@ class Client:
         """
         from ._tools import Rounds, ToolStream
 
-        limits = Timeout.of(self._service.settings.timeout if timeout is DEFAULT else timeout)
         rounds = Rounds(
             messages,
             tools,
             max_rounds=max_rounds,
             parallel=parallel,
             on_round=on_round,
-            timeout=limits,
+            timeout=self._service.limits(timeout),
             options={"response_format": response_format, **options},
             awaits=False,
         )
