@@ -13,13 +13,13 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from ._call import Service
 from ._errors import APIStatusError, ChatAnywhereError, ProtocolError
 from ._group import CallGroup
 from ._policy import TimeoutLike
 from ._protocols.decoder import Decoder
 from ._protocols.fields import read_count, text_or_none
 from ._protocols.protocol import Endpoint, JSONDecoder, bearer
+from ._service import Service
 
 T = TypeVar("T")
 
@@ -217,7 +217,7 @@ class Ping:
                 partial(service.at(host).ask, _HEAD, timeout=timeout, retry=None, headers=headers)
                 for host in self._hosts
             ],
-            service.limits(timeout),
+            service.settings.limits(timeout),
             most=len(self._hosts),
             settle=_answered_at,
         )

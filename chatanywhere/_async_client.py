@@ -20,13 +20,14 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ._call import Call, Service, Step, Waiting
+from ._call import Call, Step, Waiting
 from ._config import Model, Settings, Url
 from ._errors import ChatAnywhereError
 from ._http.exchange import Exchange
 from ._http.receiver import Receiver, receiver, thread_safe
 from ._http.scope import CallScope
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
+from ._service import Service
 from ._stream import BaseStream, leave_text
 from ._types import Completion, Event, MessagesLike, Parsed, TextDelta
 
@@ -494,7 +495,7 @@ class AsyncClient:
             max_rounds=max_rounds,
             parallel=parallel,
             on_round=on_round,
-            timeout=self._service.limits(timeout),
+            timeout=self._service.settings.limits(timeout),
             options={"response_format": response_format, **options},
             awaits=True,
         )
@@ -522,7 +523,7 @@ class AsyncClient:
             max_rounds=max_rounds,
             parallel=parallel,
             on_round=on_round,
-            timeout=self._service.limits(timeout),
+            timeout=self._service.settings.limits(timeout),
             options={"response_format": response_format, **options},
             awaits=True,
         )

@@ -6,47 +6,33 @@ only to do the waiting that it names, in a thread or on an event loop.
 
 from __future__ import annotations
 
-import copy
 import enum
 import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
-from ._config import (
-    Model,
-    Settings,
-    check_options,
-    check_types,
-    checked_headers,
-    checked_models,
-    checked_query,
-    endpoint_url,
-)
+from ._config import Settings, checked_headers, checked_query, endpoint_url
 from ._errors import APIConnectionError, APIStatusError, APITimeoutError, ChatAnywhereError, StreamCancelledError
+from ._hosts import Hosts
 from ._http.exchange import Exchange, HTTPResponse, Loss
 from ._http.scope import CallScope
 from ._http.transport import HTTPRequest, PublicExchange, Transport
-from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike, is_about_model, logger
+from ._policy import DEFAULT, Retry, RetryLike, TimeoutLike, is_about_model, logger
 from ._protocols.head import AnswerHead
-from ._protocols.json_body import edited, fields_of
-from ._protocols.protocol import Endpoint, as_messages, bearer
+from ._protocols.json_body import edited
+from ._protocols.protocol import Endpoint
 from ._protocols.service import ErrorDecoder
 from ._reading import Reading
-from ._secrets import Secrets, without_secrets
+from ._secrets import Secrets
 
 if TYPE_CHECKING:
     from ._schema import Output
-    from ._types import Event, MessagesLike
 
 T = TypeVar("T")
 
 _USER_AGENT = "chatanywhere-python"
-
-REST = 60.0
-"""Seconds for which others are asked before a host that has failed."""
 
 _GATEWAY_TIMEOUTS = (504, 524)
 """The statuses of gateways that have waited too long for the service, the second one Cloudflare's."""
@@ -77,180 +63,11 @@ _OVER = (State.COMPLETE, State.FAILED, State.CANCELLED)
 _READY = State.READY  # asked for at every event
 
 
-class Service:
-    """What a client asks: the settings, the connections, and what is known of the hosts. Its faces share it.
-
-    Attributes:
-        refused: by base URL, the fields of a body that had to be left out.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.refused: dict[str, frozenset[str]] = {}
-        self._hosts = settings.hosts
-        self._resting: dict[str, float] = {}  # hosts that have failed, and until when others are asked first
-        self.transport = Transport(proxy=settings.proxy, verify=settings.ca, keepalive_expiry=settings.keepalive_expiry)
-
-    def chat(
-        self,
-        messages: str | MessagesLike,
-        *,
-        model: Model | None = None,
-        timeout: TimeoutLike = DEFAULT,
-        retry: RetryLike = DEFAULT,
-        headers: Mapping[str, str] | None = None,
-        max_response_bytes: int | None = DEFAULT,
-        extra_headers: Mapping[str, str] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        keep_text: bool = True,
-        stream: bool = True,
-        response_format: Any = None,
-        kept_back: bool = False,
-        options: Mapping[str, Any],
-    ) -> Call[Event]:
-        """Prepare a chat; see `Client.stream`, and for `stream=False` `Client.complete`. `kept_back` is for the `Call`.
-
-        Raises:
-            AuthenticationError: there is no key.
-            RuntimeError: the protocol can only stream.
-            ValueError, TypeError: an argument can't be sent.
-            ImportError: a type as `response_format` needs pydantic, which is not installed.
-        """
-        settings, wire = self.settings, self.settings.wire
-        settings.check_key()
-        check_types(
-            headers=headers,
-            stream=stream,
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            extra_body=extra_body,
-        )
-        check_options(options)
-        endpoint = wire.chat
-        if not stream:
-            if wire.chats_only:
-                raise RuntimeError(f"the {wire.name} protocol can only stream: use protocol='openai'")
-            endpoint = replace(endpoint, headers=bearer, silent=True)  # a model that thinks says nothing meanwhile
-            options = {**options, "stream": False}
-        output = None
-        if response_format is not None:
-            output = _output(response_format, keep_text)
-            options = {**options, "response_format": output.response_format if output else response_format}
-        turns, exactly = as_messages(messages), extra_body or {}
-        asked = {**options, **exactly}
-        models = checked_models(model) or settings.models
-        bodies = []
-        for each in models:
-            fields = wire.body(turns, each, asked).items()
-            bodies.append({name: value for name, value in fields if value is not None or name in exactly})
-        call: Call[Event] = Call(
-            self,
-            endpoint,
-            bodies[0],
-            timeout=timeout,
-            retry=retry,
-            headers={**(headers or {}), **(extra_headers or {})},
-            query=extra_query,
-            names=models,
-            alternatives=[
-                {name: value for name, value in each.items() if value != bodies[0].get(name)} for each in bodies[1:]
-            ],
-            max_bytes=settings.largest_response(max_response_bytes, kept=keep_text),
-            own_fields=asked.keys(),
-            kept_back=kept_back,
-        )
-        call.output = output
-        return call
-
-    def ask(
-        self,
-        endpoint: Endpoint[T],
-        body: Mapping[str, Any] | None = None,
-        *,
-        timeout: TimeoutLike = DEFAULT,
-        retry: RetryLike = DEFAULT,
-        headers: Mapping[str, str] | None = None,
-        query: Mapping[str, Any] | None = None,
-    ) -> Call[T]:
-        """Prepare to ask an endpoint other than that of chats.
-
-        Raises:
-            AuthenticationError: there is no key.
-            RuntimeError: the protocol has chats only.
-            ValueError, TypeError: an argument can't be sent.
-        """
-        settings, wire = self.settings, self.settings.wire
-        if wire.chats_only:
-            raise RuntimeError(f"the {wire.name} protocol has no {endpoint.path}: use protocol='openai'")
-        settings.check_key()
-        check_types(headers=headers)
-        return Call(
-            self,
-            endpoint,
-            body,
-            max_bytes=settings.largest_response(),
-            timeout=timeout,
-            retry=retry,
-            headers=headers,
-            query=query,
-        )
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """The base URLs in the order in which they are to be asked: those that have just failed come last."""
-        if not self._resting:
-            return self._hosts
-        now = monotonic()
-        return tuple(sorted(self._hosts, key=lambda host: self._resting.get(host, now) > now))
-
-    def rest(self, host: str) -> None:
-        """Ask others first for a while: this host has failed."""
-        self._resting[host] = monotonic() + REST
-
-    def wake(self, host: str) -> None:
-        """Ask a host in its turn: it has answered."""
-        self._resting.pop(host, None)
-
-    def limits(self, timeout: TimeoutLike = DEFAULT) -> Timeout:
-        """Return what `timeout` of a call means."""
-        return Timeout.of(self.settings.timeout if timeout is DEFAULT else timeout)
-
-    def at(self, host: str) -> Service:
-        """Return the same, with its connections, at one host only."""
-        alone = copy.copy(self)
-        alone._hosts = (host,)
-        return alone
-
-    def close(self) -> None:
-        """Close the pooled connections; the next call opens new ones."""
-        self.transport.close()
-
-    def describe(self) -> str:
-        """What a client's repr says between its brackets."""
-        settings = self.settings
-        hosts = tuple(map(without_secrets, settings.hosts))
-        models = settings.models if len(settings.models) > 1 else settings.models[0]
-        words = f"protocol={settings.protocol!r}, base_url={hosts!r}, model={models!r}"
-        return settings.secrets.hide(words)
-
-
-def _output(response_format: Any, keep_text: bool) -> Output | None:
-    """Return what makes instances of a type out of an answer; None for a `response_format` that is sent as it is."""
-    if isinstance(response_format, Mapping) or fields_of(response_format) is not None:
-        return None
-    if not keep_text:
-        raise ValueError("keep_text=False keeps nothing that could be read as response_format= wants it")
-    from ._schema import Output  # here, because it needs pydantic
-
-    return Output(response_format)
-
-
 class Call(Generic[T]):
     """One request with all its attempts.
 
     Args:
-        service: what is asked.
+        settings, transport, hosts: what is asked, and how it is reached.
         endpoint: what it is asked for.
         body: what is sent; None for nothing.
         names: what is asked, for the log: a model, and its alternatives.
@@ -275,7 +92,9 @@ class Call(Generic[T]):
 
     def __init__(
         self,
-        service: Service,
+        settings: Settings,
+        transport: Transport,
+        hosts: Hosts,
         endpoint: Endpoint[T],
         body: Mapping[str, Any] | None = None,
         *,
@@ -289,8 +108,9 @@ class Call(Generic[T]):
         own_fields: Collection[str] = (),
         kept_back: bool = False,
     ) -> None:
-        settings = service.settings
-        self._service = service
+        self._settings = settings
+        self._transport = transport
+        self._hosts = hosts
         self._endpoint = endpoint
         # By the alternative, and what is left out.
         self._contents = {} if body is None else {(0, frozenset[str]()): endpoint.encode(body)}
@@ -302,7 +122,7 @@ class Call(Generic[T]):
         choices = (body or {}).get("n")
         self._choices = max(1, choices) if isinstance(choices, int) else 1
         self._tried: set[str] = set()  # hosts that have failed, and are not asked for this alternative any more
-        self._host = service.hosts[0]  # that is asked, or was last
+        self._host = hosts.in_turn[0]  # that is asked, or was last
         self._query = checked_query(query)
         self._max_bytes = max_bytes
         self._kept_back = kept_back
@@ -318,7 +138,7 @@ class Call(Generic[T]):
         self._error: ChatAnywhereError | None = None  # why there is no answer to the last attempt
         self._reading: Reading[T] | None = None
         self._lock = threading.RLock()  # reentrant, because a signal handler may cancel what it interrupts
-        limits = service.limits(timeout)
+        limits = settings.limits(timeout)
         self.scope = CallScope(replace(limits, read=None) if endpoint.silent else limits)
         self.state = State.READY
         self.exchange: Exchange | PublicExchange | None = None
@@ -408,7 +228,7 @@ class Call(Generic[T]):
         with Waiting(self):
             self.start_waiting()
             self.scope.check()
-            self.exchange = self._reuse(self._request(self._hosts()[0]))
+            self.exchange = self._reuse(self._request(self._candidates()[0]))
             self._attempts += self.exchange is not None
         return self.exchange is not None or self._error is not None
 
@@ -476,15 +296,15 @@ class Call(Generic[T]):
             self._host,
             response.reason,
             response.request_id,
-            self._service.settings.wire.needs_key,
+            self._settings.wire.needs_key,
         )
         if 200 <= response.status_code < 300:
             decoder = self._endpoint.decoder(head, self._endpoint.max_json)
             self._reading = Reading(response.body, decoder, choices=self._choices)
             self.response = response
-            self._service.wake(self._host)
+            self._hosts.wake(self._host)
             if self._host in self._refused:
-                refused = self._service.refused
+                refused = self._hosts.refused
                 refused[self._host] = refused.get(self._host, frozenset()) | self._refused[self._host]
         else:
             self._reading = Reading(response.body, ErrorDecoder(head, self._endpoint.absent))
@@ -583,10 +403,10 @@ class Call(Generic[T]):
             return False
         following = None
         if self._retry.fails_over(error):
-            self._service.rest(self._host)
+            self._hosts.rest(self._host)
             # Where none could be reached, each has been tried in each attempt.
-            self._tried.update([self._host] if self.scope.connected else self._hosts())
-            following = next(iter(self._hosts()), None)
+            self._tried.update([self._host] if self.scope.connected else self._candidates())
+            following = next(iter(self._candidates()), None)
         if following is None and self._alternative + 1 < len(self._alternatives) and is_about_model(error):
             self._alternative += 1
             self._tried.clear()
@@ -638,7 +458,7 @@ class Call(Generic[T]):
 
     def _all_secrets(self) -> Secrets:
         """Those of the client, of this call, and of the environment."""
-        proxies = self._service.transport.environment_proxies()
+        proxies = self._transport.environment_proxies()
         return self._secrets | Secrets.of(urls=proxies) if proxies else self._secrets
 
     @property
@@ -657,29 +477,27 @@ class Call(Generic[T]):
 
     def _reach(self) -> None:
         """Begin to send the request to the first host to which a connection can be had, and remember that host."""
-        hosts = self._hosts()
+        hosts = self._candidates()
         for host in hosts:
             request = self._request(host)
             try:
-                self.exchange = self._reuse(request) or self._service.transport.open(
-                    self.scope, request, self._max_bytes
-                )
+                self.exchange = self._reuse(request) or self._transport.open(self.scope, request, self._max_bytes)
             except APIConnectionError as error:
                 timed_out = isinstance(error, APITimeoutError) and error.phase != "connect"
                 if self.scope.connected or timed_out:
                     raise
-                self._service.rest(host)
+                self._hosts.rest(host)
                 if host == hosts[-1]:
                     raise
             else:
                 return
 
-    def _hosts(self) -> list[str]:
+    def _candidates(self) -> list[str]:
         """The base URLs that may be asked, in their order."""
-        return [host for host in self._service.hosts if host not in self._tried]
+        return [host for host in self._hosts.in_turn if host not in self._tried]
 
     def _reuse(self, request: HTTPRequest) -> Exchange | None:
-        return None if self._fresh else self._service.transport.reuse(self.scope, request, self._max_bytes)
+        return None if self._fresh else self._transport.reuse(self.scope, request, self._max_bytes)
 
     def _request(self, host: str) -> HTTPRequest:
         endpoint = self._endpoint
@@ -688,7 +506,7 @@ class Call(Generic[T]):
             "User-Agent": _USER_AGENT,
             # Compression holds back small pieces.
             "Accept-Encoding": "identity",
-            **endpoint.headers(host.partition("?")[0], self._service.settings.key),
+            **endpoint.headers(host.partition("?")[0], self._settings.key),
         }
         for name, value in self._headers.items():
             for own in [own for own in headers if own.lower() == name.lower()]:
@@ -706,7 +524,7 @@ class Call(Generic[T]):
 
     def _left_out(self) -> frozenset[str]:
         """The fields that are not sent to the host that is asked."""
-        refused = self._refused.get(self._host, frozenset()) | self._service.refused.get(self._host, frozenset())
+        refused = self._refused.get(self._host, frozenset()) | self._hosts.refused.get(self._host, frozenset())
         return refused.intersection(self._added)
 
 

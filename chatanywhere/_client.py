@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from ._account import Balance, UsageRecord
     from ._async_client import AsyncClient
-    from ._call import Service
     from ._config import Model, Url
     from ._embeddings import Embeddings
     from ._request import Files, RawResponse
+    from ._service import Service
     from ._stream import Stream
     from ._tools import ToolStream
     from ._types import Completion, MessagesLike, ResponseFormat, ToolFinished, ToolRun, Wanted
@@ -250,7 +250,7 @@ class Client:
             max_rounds=max_rounds,
             parallel=parallel,
             on_round=on_round,
-            timeout=self._service.limits(timeout),
+            timeout=self._service.settings.limits(timeout),
             options={"response_format": response_format, **options},
             awaits=False,
         )
@@ -283,7 +283,7 @@ class Client:
             max_rounds=max_rounds,
             parallel=parallel,
             on_round=on_round,
-            timeout=self._service.limits(timeout),
+            timeout=self._service.settings.limits(timeout),
             options={"response_format": response_format, **options},
             awaits=False,
         )
@@ -564,7 +564,7 @@ class Client:
 def _service(**settings: Any) -> Service:
     """Make what a client asks, unchecked for a key."""
     # Here and not above: importing the client is cheap, and making the first one imports requests.
-    from ._call import Service
     from ._config import Settings
+    from ._service import Service
 
     return Service(Settings(**settings))

@@ -160,6 +160,10 @@ class Settings:
                 status_code=401,
             )
 
+    def limits(self, timeout: TimeoutLike = DEFAULT) -> Timeout:
+        """Return what `timeout` of a call means."""
+        return Timeout.of(self.timeout if timeout is DEFAULT else timeout)
+
     def largest_response(self, asked_for: int | None = DEFAULT, *, kept: bool = True) -> int | None:
         """Return the bytes that an answer may have, None for no limit.
 

@@ -13,13 +13,13 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, overload
 
-from ._call import Service
 from ._errors import ProtocolError
 from ._group import CallGroup
 from ._policy import RetryLike, TimeoutLike
 from ._protocols.fields import read_usage, text_or_none
 from ._protocols.head import AnswerHead
 from ._protocols.protocol import Endpoint, JSONDecoder
+from ._service import Service
 from ._types import Usage
 
 MAX_TEXTS = 2048
@@ -115,7 +115,7 @@ def embedding_calls(
     ask = partial(service.ask, timeout=timeout, retry=retry, headers=headers)
     return CallGroup(
         [partial(ask, _embeddings(len(part)), _body(part, model, dimensions)) for part in parts],
-        service.limits(timeout),
+        service.settings.limits(timeout),
     )
 
 

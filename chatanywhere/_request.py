@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import unquote
 
-from ._call import Call, Service
+from ._call import Call
 from ._config import check_types, parameters
 from ._policy import RetryLike, TimeoutLike
 from ._protocols.decoder import Decoder
@@ -17,6 +17,7 @@ from ._protocols.head import AnswerHead
 from ._protocols.json_body import encode_json
 from ._protocols.json_text import JSONText
 from ._protocols.protocol import Endpoint, bearer, read_answer
+from ._service import Service
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 

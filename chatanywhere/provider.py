@@ -11,9 +11,10 @@ from dataclasses import asdict, fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._call import Call, Service
+from ._call import Call
 from ._config import Settings
 from ._protocols import find_protocol
+from ._service import Service
 from ._stream import Stream
 from ._types import Completion, Event, Messages, ReasoningDelta, TextDelta, tool_call_fields
 from .typing import AsyncResult, CreateResult

@@ -24,13 +24,13 @@ import atheris
 
 with atheris.instrument_imports():
     from chatanywhere._accumulator import Accumulator
-    from chatanywhere._call import Reading
     from chatanywhere._errors import ChatAnywhereError
     from chatanywhere._http.body import Body
     from chatanywhere._protocols import chunks as wire
     from chatanywhere._protocols import find_protocol, openai, web  # noqa: F401  to be watched
     from chatanywhere._protocols.head import AnswerHead
     from chatanywhere._protocols.json_text import MAX_JSON
+    from chatanywhere._reading import Reading
 
 LIMIT = 1 << 20
 FRAMINGS = ({}, {"transfer-encoding": "chunked"}, {"content-length": "40"})

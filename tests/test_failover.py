@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from faces import Face
 
-import chatanywhere._call as call
+import chatanywhere._hosts as hosts
 from chatanywhere import (
     APIConnectionError,
     AuthenticationError,
@@ -108,7 +108,7 @@ def test_nothing_is_asked_again_of_another_host_once_a_piece_was_given_out(face:
 def test_a_host_that_failed_rests_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a while others are asked first; then it is the first again. When all rest, they are asked all the same."""
     now = 1000.0
-    monkeypatch.setattr(call, "monotonic", lambda: now)
+    monkeypatch.setattr(hosts, "monotonic", lambda: now)
     with servers(lambda _: "one", lambda _: "two") as (first, second):
         first.faults = second.faults = [Fault.status(500, first=1)]
         client = Client(KEY, base_url=[first.url, second.url], retry=ONCE)

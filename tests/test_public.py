@@ -69,22 +69,25 @@ MAY_IMPORT: dict[str, str | None] = {
     "_config": "_errors _policy _secrets _http.environment _protocols _protocols.protocol _protocols.service",
     "_reading": "_errors _http.body _protocols.decoder _protocols.service",
     "_schema": "_errors _types",
-    "_call": "_errors _types _policy _secrets _config _reading _schema _http.exchange _http.scope _http.transport "
+    "_hosts": "",
+    "_call": "_errors _policy _secrets _config _hosts _reading _schema _http.exchange _http.scope _http.transport "
     "_protocols.head _protocols.json_body _protocols.protocol _protocols.service",
+    "_service": "_types _policy _secrets _config _hosts _call _schema _http.transport _protocols.json_body "
+    "_protocols.protocol",
     "_stream": "_errors _types _accumulator _http.exchange _call",
     "_group": "_errors _policy _http.scope _call",
-    "_account": "_errors _policy _protocols.decoder _protocols.fields _protocols.protocol _call _group",
-    "_embeddings": "_errors _types _policy _protocols.fields _protocols.head _protocols.protocol _call _group",
+    "_account": "_errors _policy _protocols.decoder _protocols.fields _protocols.protocol _service _group",
+    "_embeddings": "_errors _types _policy _protocols.fields _protocols.head _protocols.protocol _service _group",
     "_picture": "",
     "_request": "_policy _http.form _protocols.decoder _protocols.head _protocols.json_body _protocols.json_text "
-    "_protocols.protocol _config _call",
+    "_protocols.protocol _config _call _service",
     # The one before the last in as_async().
-    "_client": "_types _policy _config _call _stream _account _embeddings _request _tools _async_client typing",
-    "_async_client": "_errors _types _policy _config _call _group _stream _account _embeddings _request _tools "
-    "_http.exchange _http.receiver _http.scope typing",
+    "_client": "_types _policy _config _service _stream _account _embeddings _request _tools _async_client typing",
+    "_async_client": "_errors _types _policy _config _call _service _group _stream _account _embeddings _request "
+    "_tools _http.exchange _http.receiver _http.scope typing",
     "_tools": "_errors _types _policy _schema _stream _client _async_client _protocols.protocol",
     "typing": "_types",
-    "provider": "_types _protocols _account _config _call _stream _async_client typing",
+    "provider": "_types _protocols _account _config _call _service _stream _async_client typing",
     "testing": "testing.server testing.request testing.replies testing.faults",
     "testing.writer": "",
     "testing.faults": "testing.writer",

@@ -51,9 +51,10 @@ from chatanywhere import (
     ToolCall,
     UnprocessableEntityError,
 )
-from chatanywhere._call import Call, Service
+from chatanywhere._call import Call
 from chatanywhere._config import Settings
 from chatanywhere._protocols.protocol import Endpoint, JSONDecoder
+from chatanywhere._service import Service
 from chatanywhere.testing import Fault, LoopbackServer
 
 try:
@@ -380,13 +381,14 @@ def test_any_endpoint_may_have_such_fields(raw_server: RawServer) -> None:
     raw_server.steps = answer
     endpoint = Endpoint("POST", "/embeddings", lambda *_: JSONDecoder(list, "a list"), added=fields)
     service = Service(Settings(KEY, base_url=raw_server.url))
+    prepare = functools.partial(Call, service.settings, service.transport, service.hosts, endpoint)
     body = {"input": "Hi", "encoding_format": "base64", "dimensions": 3}
-    assert Call(service, endpoint, body, max_bytes=None, retry=None).read() == [42]
+    assert prepare(body, max_bytes=None, retry=None).read() == [42]
     assert len(raw_server.requests) == 3
-    assert Call(service, endpoint, body, max_bytes=None, retry=None).read() == [42]
+    assert prepare(body, max_bytes=None, retry=None).read() == [42]
     assert len(raw_server.requests) == 4
     with pytest.raises(APIStatusError, match="encoding_format"):
-        Call(service, endpoint, body, max_bytes=None, own_fields=["encoding_format"], retry=None).read()
+        prepare(body, max_bytes=None, own_fields=["encoding_format"], retry=None).read()
     service.close()
 
 

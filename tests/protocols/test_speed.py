@@ -133,14 +133,15 @@ def test_making_a_client_adds_these_modules() -> None:
     assert ours == [
         "chatanywhere",
         *(f"chatanywhere.{name}" for name in (
-            "_call", "_client", "_config", "_errors", "_http", "_http.body", "_http.codings", "_http.connections",
+            "_call", "_client", "_config", "_errors", "_hosts", "_http", "_http.body", "_http.codings",
+            "_http.connections",
             "_http.dialing", "_http.environment", "_http.exchange", "_http.head", "_http.idle", "_http.names",
             "_http.scope", "_http.sockets", "_http.transport", "_merging", "_message", "_policy", "_protocols",
             "_protocols.chunks", "_protocols.decoder", "_protocols.envelope", "_protocols.excerpt",
             "_protocols.fields", "_protocols.head",
             "_protocols.json_body", "_protocols.json_text", "_protocols.openai", "_protocols.page",
             "_protocols.protocol", "_protocols.service", "_protocols.sse", "_protocols.template", "_protocols.text",
-            "_reading", "_secrets", "_types",
+            "_reading", "_secrets", "_service", "_types",
         )),
     ]  # fmt: skip
     assert standard <= WITH_DATACLASSES | {"contextvars", "secrets"}
