@@ -48,6 +48,13 @@ The rest is Python:
             print(text, end="", flush=True)
 """
 
+_RELAY_START = """\
+{what} Listening on {url} until Ctrl-C:
+
+    export CHATANYWHERE_BASE_URL={url}
+    export OPENAI_BASE_URL={url}/v1
+"""
+
 _SERVE_START = """\
 Listening on {url} until Ctrl-C. For programs that use this package:
 
@@ -127,11 +134,24 @@ def _parser() -> argparse.ArgumentParser:
         "--host", default="127.0.0.1", help="name or address to listen on, 0.0.0.0 for all (%(default)s)"
     )
     serve.add_argument("--port", type=_port, default=8000, help="port, 0 for any free one (%(default)s)")
-    serve.add_argument(
+    answers = serve.add_mutually_exclusive_group()
+    answers.add_argument(
         "--reply",
         action="append",
         metavar="TEXT",
         help="what to answer, in place of making conversation; several take turns",
+    )
+    answers.add_argument(
+        "--record", metavar="FILE", help="ask --upstream in its place, and write what it answers to a file"
+    )
+    answers.add_argument("--replay", metavar="FILE", help="answer from such a file")
+    serve.add_argument("--upstream", metavar="URL", help="the service to record")
+    serve.add_argument(
+        "--speed",
+        type=_speed,
+        default=1.0,
+        metavar="NUMBER",
+        help="how many times as fast to replay, 0 for no pauses (%(default)s)",
     )
     serve.add_argument(
         "--fault",
@@ -159,6 +179,13 @@ def _seconds(text: str) -> float:
         if 0 <= float(text) <= 3600:
             return float(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
+
+
+def _speed(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if float(text) >= 0:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number, 0 or more")
 
 
 def _port(text: str) -> int:
@@ -256,13 +283,23 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")  # to standard error
     logging.getLogger(LoopbackServer.__module__).setLevel(logging.INFO)
-    server = LoopbackServer(
-        itertools.cycle(arguments.reply) if arguments.reply else None,
-        faults=arguments.fault,
-        port=arguments.port,
-        delay=arguments.delay,
-        host=arguments.host,
-    )
+    options = {"faults": arguments.fault, "port": arguments.port, "host": arguments.host}
+    what = ""
+    try:
+        if arguments.record is not None or arguments.upstream is not None:
+            if arguments.record is None or arguments.upstream is None:
+                raise ValueError("--record FILE and --upstream URL belong together")
+            server = LoopbackServer.record(arguments.record, arguments.upstream, **options)
+            what = f"Recording to {arguments.record}."
+        elif arguments.replay is not None:
+            server = LoopbackServer.replay(arguments.replay, arguments.speed, **options)
+            what = f"Replaying {arguments.replay}."
+        else:
+            replies = itertools.cycle(arguments.reply) if arguments.reply else None
+            server = LoopbackServer(replies, delay=arguments.delay, **options)
+    except (OSError, ValueError) as error:
+        print(f"chatanywhere: {error}", file=sys.stderr)
+        return 2
     try:
         server.start()
     except OSError as error:
@@ -274,7 +311,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be ended as by Ctrl-C
     with contextlib.suppress(KeyboardInterrupt), server:
-        print(_SERVE_START.format(url=server.url), flush=True)
+        print((_RELAY_START if what else _SERVE_START).format(url=server.url, what=what), flush=True)
         while True:
             time.sleep(3600)
     return 0

@@ -74,10 +74,10 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.first is not None:
-            _check_number("first", self.first)
+            check_number("first", self.first)
             if self.first < 1:
                 raise ValueError(f"first={self.first}: a number of requests, 1 or more, or None for all")
-        _check_number("after", self.after)
+        check_number("after", self.after)
         if not self.after >= 0:
             raise ValueError(f"after={self.after}: a number of pieces, 0 or more")
 
@@ -331,26 +331,27 @@ def _place(name: str, places: Sequence[Place], at: Place | None, after: int | No
     return at, after or 0
 
 
-def _check_number(name: str, value: float) -> None:
+def check_number(name: str, value: float) -> None:
+    """Raise TypeError for what is no number."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
 
 
 def check_seconds(name: str, value: float) -> None:
     """Raise ValueError for what can't be waited for, TypeError for what is no number."""
-    _check_number(name, value)
+    check_number(name, value)
     if not 0 <= value <= threading.TIMEOUT_MAX:
         raise ValueError(f"{name}={value}: a number of seconds, 0 or more")
 
 
 def _check_size(size: int, least: int = 1) -> None:
-    _check_number("size", size)
+    check_number("size", size)
     if size < least:
         raise ValueError(f"size={size}: a number of bytes, {least} or more")
 
 
 def _check_status(status: int) -> None:
-    _check_number("status", status)
+    check_number("status", status)
     if not 400 <= status <= 599:
         raise ValueError(f"status={status}: an error's is from 400 to 599")
 

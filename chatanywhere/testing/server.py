@@ -100,6 +100,87 @@ class LoopbackServer:
         self._address = host, port
         self._delay = delay
         self._listener: _Listener | None = None
+        self._relay: Callable[[Request, ResponseWriter], None] | None = None  # what answers in place of the routes
+
+    @classmethod
+    def record(
+        cls,
+        path: str | os.PathLike[str],
+        upstream: str,
+        *,
+        faults: Iterable[Fault] = (),
+        tls: ssl.SSLContext | None = None,
+        port: int = 0,
+        host: str = "127.0.0.1",
+    ) -> LoopbackServer:
+        """Return a server that sends each request on to a real service, and writes down what that answers.
+
+            with LoopbackServer.record("joke.rec", upstream="https://api.chatanywhere.tech/v1") as server:
+                client = Client(base_url=server.url)
+
+        The client gets the answer as it comes, and the service the client's key. Neither the keys nor the cookies of
+        requests and answers are recorded, nor what looks like a key. When the client goes away, the connection to the
+        service is closed; what had come by then is recorded. If the service does not answer, the client gets status
+        502, and nothing is recorded.
+
+        The file is made at once, so that only its owner can read it. An exchange is written when it is over.
+        `chatanywhere/testing/recording.py` describes the format.
+
+        Args:
+            path: the file to make.
+            upstream: the URL of the service, with `/v1` or without. Its certificate is checked.
+            faults: see `LoopbackServer`, here and below. What goes wrong is not recorded.
+            tls: see there.
+            port: see there.
+            host: see there.
+
+        Raises:
+            TypeError: `upstream` is no str, or another argument is not of its type.
+            ValueError: `upstream` is no URL of a server.
+            FileExistsError: there is something at the path. Recordings are not overwritten.
+            OSError: the file can't be made.
+        """
+        from .recorder import Recorder
+
+        server = cls(faults=faults, tls=tls, port=port, host=host)
+        server._relay = Recorder(path, upstream).answer
+        return server
+
+    @classmethod
+    def replay(
+        cls,
+        path: str | os.PathLike[str],
+        speed: float = 1.0,
+        *,
+        faults: Iterable[Fault] = (),
+        tls: ssl.SSLContext | None = None,
+        port: int = 0,
+        host: str = "127.0.0.1",
+    ) -> LoopbackServer:
+        """Return a server that answers from a recording, in the same pieces and with the same pauses.
+
+        A request is answered if one with the same method, path and body was recorded, whatever its key. The same
+        request again gets the next of the answers that it had, and in the end always the last. One that was not
+        recorded has status 400, and the error tells how it differs from the nearest.
+
+        Args:
+            path: what `record` has made.
+            speed: how many times as fast as it was; `math.inf`, or 0: without pauses.
+            faults: see `LoopbackServer`, here and below.
+            tls: see there.
+            port: see there.
+            host: see there.
+
+        Raises:
+            TypeError: `speed` or another argument is not of its type.
+            ValueError: `speed` is negative or no number; or the file is no recording, or one of an unknown version.
+            OSError: the file can't be read.
+        """
+        from .recorder import Player
+
+        server = cls(faults=faults, tls=tls, port=port, host=host)
+        server._relay = Player(path, speed).answer
+        return server
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -212,15 +293,21 @@ class LoopbackServer:
         try:
             with contextlib.suppress(ResponseOver):
                 writer.reach("head", "answer")
-                response = respond(request, self._backend)
-                if response.fault is not None:
-                    writer.order([response.fault])
-                    writer.reach("head", "answer")
-                writer.write(response)
+                if self._relay is not None:
+                    self._relay(request, writer)
+                else:
+                    self._reply(request, writer)
         finally:
             asked = f"{request.method} {without_query(request.path)}"
             asked = asked.encode("unicode_escape").decode()  # a terminal might obey what is no text
             _logger.info("%s %s", asked, writer.status or "without an answer")
+
+    def _reply(self, request: Request, writer: ResponseWriter) -> None:
+        response = respond(request, self._backend)
+        if response.fault is not None:
+            writer.order([response.fault])
+            writer.reach("head", "answer")
+        writer.write(response)
 
 
 class _Listener(socketserver.TCPServer):

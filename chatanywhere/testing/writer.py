@@ -54,7 +54,7 @@ class SupportsStrike(Protocol):
 class StreamedBody:
     """A body that is written piece by piece, each of which leaves at once."""
 
-    pieces: Sequence[bytes]
+    pieces: Iterable[bytes]
     opening: Sequence[bytes] = ()
     """What leaves before the first piece, and is none of the reply's."""
     ending: Sequence[bytes] = ()
@@ -129,6 +129,7 @@ class ResponseWriter:
 
     Attributes:
         connection, closing: see above.
+        listens: whether what comes from the client meanwhile says anything about whether it is still there.
         keep_alive: see above; a fault may have changed it.
         status: the status that has been sent, or is about to be; 0 before.
         event_stream: whether the body is a stream of events.
@@ -148,6 +149,7 @@ class ResponseWriter:
         self.connection = connection
         self.closing = closing
         self.keep_alive = keep_alive
+        self.listens = True
         self.status = 0
         self.event_stream = False
         self.compressor: zlib._Compress | None = None
@@ -186,9 +188,42 @@ class ResponseWriter:
             ResponseOver: a fault ended it early.
         """
         self._write_head(response)
-        if self._bare:
-            return
-        body = response.body if isinstance(response.body, StreamedBody) else StreamedBody([response.body])
+        if not self._bare:
+            self._write_body(
+                response.body if isinstance(response.body, StreamedBody) else StreamedBody([response.body])
+            )
+
+    def relay(self, status: int, headers: Iterable[tuple[str, str]], pieces: Iterable[bytes]) -> None:
+        """Write another server's response, with its headers, and framed as they say as far as the client knows that.
+
+        Args:
+            status: its status.
+            headers: its headers, without `Connection`.
+            pieces: its body, each piece of which leaves at once; asked for also where it has none.
+
+        Raises:
+            ResponseOver: a fault ended it early.
+        """
+        needs = {name: value for fault in self._faults for name, value in fault.needs}
+        changed = {"connection", *(name.lower() for name in needs)}
+        fields = [*((name, value) for name, value in headers if name.lower() not in changed), *needs.items()]
+        names = {name.lower() for name, _ in fields}
+        self._bare = self._bare or status in (204, 304)
+        self._chunked = self._chunked and "transfer-encoding" in names
+        if "transfer-encoding" in names:
+            left_out = "content-length" if self._chunked else "transfer-encoding"
+            fields = [(name, value) for name, value in fields if name.lower() != left_out]
+        if not self._chunked and "content-length" not in names and not self._bare:
+            self.keep_alive = False
+        connection = needs.get("Connection", "keep-alive" if self.keep_alive else "close")
+        content_type = next((value for name, value in fields if name.lower() == "content-type"), "")
+        self._send_head(
+            status, [*fields, ("Connection", connection)], content_type, is_packed="Content-Encoding" in needs
+        )
+        if not self._bare:
+            self._write_body(StreamedBody(pieces))
+
+    def _write_body(self, body: StreamedBody) -> None:
         self.reach("piece")
         for data in body.opening:
             self.piece(data)
@@ -221,13 +256,20 @@ class ResponseWriter:
             headers["Transfer-Encoding"] = "chunked"
         else:
             headers.pop("Transfer-Encoding", None)
-        self.status = response.status
-        self.keep_alive = headers["Connection"] == "keep-alive"
-        self.event_stream = response.content_type == _EVENT_STREAM
-        if "Content-Encoding" in headers:
+        self._send_head(
+            response.status, [*headers.items()], response.content_type, is_packed="Content-Encoding" in headers
+        )
+
+    def _send_head(
+        self, status: int, headers: Sequence[tuple[str, str]], content_type: str, *, is_packed: bool
+    ) -> None:
+        self.status = status
+        self.keep_alive = ("Connection", "keep-alive") in headers
+        self.event_stream = content_type.partition(";")[0].strip().lower() == _EVENT_STREAM
+        if is_packed:
             self.compressor = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
-        status_line = f"HTTP/1.1 {response.status} {reason_phrase(response.status)}\r\n"
-        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        status_line = f"HTTP/1.1 {status} {reason_phrase(status)}\r\n"
+        lines = [f"{name}: {value}\r\n" for name, value in headers]
         head = "".join([status_line, *lines, "\r\n"]).encode("latin-1")
         self._send_around(head, fields=len(status_line), headers=len(head) // 2)
 
@@ -315,6 +357,18 @@ class ResponseWriter:
         while socket.socket.recv(self.connection, _BLOCK):
             pass
         raise ConnectionAbortedError("nothing more is sent, and the client left")
+
+    def has_lost_client(self) -> bool:
+        """Return whether the client has closed the connection, once something has come from it."""
+        try:
+            if isinstance(self.connection, ssl.SSLSocket):
+                self.keep_alive = False  # what is read here, which is most often the end of TLS, is lost to it
+                return not socket.socket.recv(self.connection, _BLOCK)
+            # Its next request, which is not read here, hides whether it closes the connection behind it.
+            self.listens = not self.connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+        return self.listens
 
     def close(self) -> NoReturn:
         """End the connection, for the client to read to the end what has been sent."""

@@ -1,0 +1,223 @@
+r"""A recording: the file to which a server writes what another has answered, and from which it is answered again.
+
+A recording is a text of lines, each of which is a JSON object. The first says what it is:
+
+    {"format": "chatanywhere recording", "version": 1, "upstream": "https://api.chatanywhere.tech/v1"}
+
+After it come the exchanges, each as soon as it is over. One is a line for the request, one for the status and the
+headers of its answer, one for each piece of the body as it came, and one for the end:
+
+    {"request": "POST /v1/chat/completions", "began": 0.02, "json": {"model": "gpt-4o-mini", "messages": […]}}
+    {"status": 200, "at": 0.41, "headers": [["Content-Type", "text/event-stream"], ["Transfer-Encoding", "chunked"]]}
+    {"at": 0.41, "text": "data: {\"id\": …}\n\n"}
+    {"at": 0.9, "end": "complete"}
+
+`began` is in seconds since the recording began, `at` in seconds since the request was sent. The body of a request is
+`json`, or `form`, a list of its fields; these, bodies of other kinds and pieces are `text`, or `base64` where they are
+not UTF-8. An answer's end is `complete`, `cut` (the connection was closed too early), `reset`, or `left`: the client
+went away. What there is of an exchange without an end is left out when the file is read.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import logging
+import math
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from .matching import RecordedRequest, as_text
+from .writer import to_json
+
+_FORMAT = "chatanywhere recording"
+_VERSION = 1
+_MAX_HEADER = 65_536  # bytes of the first line
+
+End = Literal["complete", "cut", "reset", "left"]
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request and its answer. Times are in seconds: `began` since the recording began, others since the request."""
+
+    request: RecordedRequest
+    began: float
+    status: int
+    headed: float
+    """When the headers had come."""
+    headers: Sequence[tuple[str, str]]
+    pieces: Sequence[tuple[float, bytes]]
+    """When each piece of the body had come, and the piece."""
+    end: End
+    ended: float
+
+    def to_lines(self) -> bytes:
+        """Return what is written of it."""
+        request = {"request": f"{self.request.method} {self.request.path}", "began": round(self.began, 3)}
+        lines: list[dict[str, Any]] = [
+            {**request, **self.request.body},
+            {"status": self.status, "at": round(self.headed, 3), "headers": self.headers},
+            *({"at": round(at, 3), **as_text(piece)} for at, piece in self.pieces),
+            {"at": round(self.ended, 3), "end": self.end},
+        ]
+        return b"".join(to_json(line) + b"\n" for line in lines)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The file of a recording."""
+
+    path: Path
+    upstream: str
+    """The URL of the server that was asked, without its query."""
+    exchanges: Sequence[Exchange] = ()
+    """Those that were read, in the order in which they began."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], upstream: str) -> Recording:
+        """Make the file, which only its owner can read.
+
+        Raises:
+            FileExistsError: there is something at the path.
+            OSError: the file can't be made.
+        """
+        found = Path(path).absolute()  # wherever the program changes to later
+        first = {"format": _FORMAT, "version": _VERSION, "upstream": upstream}
+        try:
+            with open(found, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(to_json(first) + b"\n")
+        except FileExistsError:
+            message = "it exists already, and a recording is not overwritten: replay it, remove it, or name another"
+            raise FileExistsError(errno.EEXIST, message, os.fspath(path)) from None
+        except FileNotFoundError:
+            message = "there is no such folder for the recording: make it first"
+            raise FileNotFoundError(errno.ENOENT, message, os.fspath(path)) from None
+        return cls(found, upstream)
+
+    def add(self, exchange: Exchange) -> None:
+        """Write an exchange to the end of the file, or nothing of it.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        lines = memoryview(exchange.to_lines())
+        with self._lock, open(self.path, "r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                while lines:
+                    lines = lines[file.write(lines) :]
+            except OSError:
+                file.truncate(size)
+                raise
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Recording:
+        """Read a file.
+
+        Raises:
+            ValueError: it is no recording, or one of a version that is not known here.
+            OSError: it can't be read.
+        """
+        try:
+            with open(path, "rb") as file:
+                upstream = _read_first(path, file.readline(_MAX_HEADER))
+                lines = file.readlines()
+        except FileNotFoundError:
+            message = "there is no such recording: make it with LoopbackServer.record(path, upstream=…)"
+            raise FileNotFoundError(errno.ENOENT, message, os.fspath(path)) from None
+        exchanges: list[Exchange] = []
+        reader = _Reader(exchanges.append)
+        for number, line in enumerate(lines, start=2):
+            try:
+                reader.feed(json.loads(line))
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                if number == len(lines) + 1 and not line.endswith(b"\n"):
+                    break  # whoever wrote it was ended in the middle
+                message = f"{path}, line {number}, is none of a recording's: mend the line, or record anew"
+                raise ValueError(f"{message} ({type(error).__name__}: {error})") from error
+        if reader.is_inside:
+            _logger.warning("%s: the last exchange lacks its end, and is left out", path)
+        return cls(Path(path), upstream, sorted(exchanges, key=lambda exchange: exchange.began))
+
+
+def _read_first(path: str | os.PathLike[str], line: bytes) -> str:
+    """Check a recording's first line; return the URL that it has."""
+    try:
+        first = json.loads(line)
+    except (ValueError, RecursionError):
+        first = None
+    if not isinstance(first, dict) or first.get("format") != _FORMAT:
+        raise ValueError(f"{path} is no recording: make one with LoopbackServer.record(path, upstream=…)")
+    if first.get("version") != _VERSION:
+        raise ValueError(
+            f"{path} is a recording of version {first.get('version')!r}, and this package reads version {_VERSION}: "
+            "record anew, or use the version of the package that made it"
+        )
+    return str(first.get("upstream", ""))
+
+
+class _Reader:
+    """Puts exchanges together from their lines; whatever is wrong with a line is an error of any kind."""
+
+    def __init__(self, found: Callable[[Exchange], None]) -> None:
+        self._found = found
+        self._request: tuple[RecordedRequest, float] | None = None
+        self._answer: tuple[int, float, list[tuple[str, str]]] | None = None
+        self._pieces: list[tuple[float, bytes]] = []
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether there is an exchange that has not come to its end."""
+        return self._request is not None
+
+    def feed(self, line: dict[str, Any]) -> None:
+        if self._request is None:
+            method, path = line["request"].split(" ")
+            body = {name: value for name, value in line.items() if name in ("json", "form", "text", "base64")}
+            request = RecordedRequest(method, path, body)
+            request.identity  # noqa: B018  what can't be compared is an error here, and not in the middle of a test
+            self._request = request, _seconds(line["began"])
+        elif self._answer is None:
+            self._answer = _status(line["status"]), _seconds(line["at"]), [_header(*each) for each in line["headers"]]
+            self._pieces = []
+        elif "end" in line:
+            if line["end"] not in get_args(End):
+                raise ValueError(f"an end is one of {', '.join(get_args(End))}")
+            (request, began), (status, headed, headers) = self._request, self._answer
+            self._request = self._answer = None
+            end, ended = line["end"], _seconds(line["at"])
+            self._found(Exchange(request, began, status, headed, headers, self._pieces, end, ended))
+        else:
+            text = line.get("text")
+            piece = base64.b64decode(line["base64"], validate=True) if text is None else text.encode()
+            self._pieces.append((_seconds(line["at"]), piece))
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is no number of seconds")
+    return float(value)
+
+
+def _status(value: Any) -> int:
+    if not isinstance(value, int) or not 200 <= value <= 999:
+        raise ValueError(f"{value!r} is no status of an answer")
+    return value
+
+
+def _header(name: str, value: str) -> tuple[str, str]:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(
+        r"[^\0\r\n\u0100-\U0010ffff]*", value
+    ):
+        raise ValueError(f"{name!r}: {value!r} is no header")
+    return name, value

@@ -1,0 +1,145 @@
+"""Keys and passwords of a request, and how they are left out of what is recorded of it and of its answer."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import html
+import re
+from collections.abc import Iterable, Iterator
+from urllib.parse import parse_qsl, urlencode
+
+from .request import Request
+
+MASK = "***"
+"""What stands for a secret where sizes do not matter."""
+
+_LEAST = 4  # characters; what is shorter is no secret
+_LONG = 12  # characters from which a value is looked for inside of words, and in parts
+_LONGEST = 256  # characters of a value that are looked for in all the ways to write them
+
+_HEADER = re.compile(
+    r"auth|cookie|password|secret|signature|credential|organization|project|(?:^|[-_])(?:api)?-?(?:key|token)$", re.I
+)
+_MEMBER = (
+    r"(?:[\w-]{0,40}[-_])?(?:(?:api|access|auth|private|secret|client|refresh|session|bearer|subscription)[-_]?(?:key|token|"
+    r"secret)|password|credentials?|authorization)"
+)
+_PARAMETER = re.compile(rf"(?:{_MEMBER}|key|token|code|sig|signature|auth|.*[-_](?:signature|credential))", re.I)
+_MEMBER_OF_JSON = re.compile(rb'(?i)("%b"\s*:\s*")([^"\\]*(?:\\.[^"\\]*)*)' % _MEMBER.encode())
+_NAMED = re.compile(_MEMBER, re.I)
+
+# What services call keys and accounts by, whole or with stars in the place of a part.
+_WELL_KNOWN = rb"\b(?:sk|pk|rk|ek|org|proj)[-_](?:(?=[\w-]{0,40}[0-9])[\w-]{16,}|[\w-]{0,16}\*{3,}[\w*-]*)"
+
+
+class Redactor:
+    """Takes secrets out of bytes. Each byte of one becomes a `*`, so that all sizes stay true.
+
+    Args:
+        values: the secrets. Those that are short, and a mere word or number, are no secrets.
+    """
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._pattern = _pattern(frozenset(filter(_is_secret, values)))
+
+    @classmethod
+    def of(cls, request: Request) -> Redactor:
+        """Return what takes out the secrets that a request has in its headers, its query and its body."""
+        values = [each for header in request.headers.items() for each in _in_header(*header)]
+        query = request.path.partition("?")[2]
+        values += [value for name, value in parse_qsl(query, errors="replace") if _PARAMETER.fullmatch(name)]
+        values += [found[2].decode(errors="replace") for found in _MEMBER_OF_JSON.finditer(request.body)]
+        return cls(values)
+
+    def hide(self, data: bytes) -> bytes:
+        """Return bytes of the same number without the secrets, and without what JSON has by the name of one."""
+        data = self._pattern.sub(lambda found: b"*" * len(found[0]), data)
+        return _MEMBER_OF_JSON.sub(lambda found: found[1] + b"*" * len(found[2]), data)
+
+    def hide_text(self, text: str) -> str:
+        """Return a text without the secrets."""
+        return self.hide(text.encode(errors="surrogatepass")).decode(errors="surrogatepass")
+
+    def hide_headers(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the headers that have no secret's name, without secrets in their values."""
+        return [(name, self.hide_text(value)) for name, value in headers if not _HEADER.search(name)]
+
+    def hide_query(self, query: str) -> str:
+        """Return a query without the secrets, and without the values of parameters that have a secret's name."""
+        pairs = parse_qsl(query, keep_blank_values=True, errors="replace")
+        hidden = [(name, MASK if _PARAMETER.fullmatch(name) else self.hide_text(value)) for name, value in pairs]
+        return urlencode(hidden, safe="*")
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether a member of a JSON object, or a field of a form, has the name of a secret."""
+    return _NAMED.fullmatch(name) is not None
+
+
+def _is_secret(value: str) -> bool:
+    return len(value) >= _LONG or (len(value) >= _LEAST and not (value.isalpha() or value.isdigit()))
+
+
+def _in_header(name: str, value: str) -> Iterator[str]:
+    """Yield what is secret in a header, if its name says that something is."""
+    if not _HEADER.search(name):
+        return
+    if "cookie" in name.lower():  # of which those that are short are settings
+        yield from (part for part in re.split(r"[=;\s]+", value) if len(part) >= _LONG)
+        return
+    yield value
+    for part in re.split(r"[\s,;]+", value):
+        yield part
+        yield part.partition("=")[2].strip('"')
+    scheme, _, credentials = value.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            pair = base64.b64decode(credentials).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return
+        yield pair
+        yield pair.partition(":")[2]
+
+
+@functools.lru_cache(maxsize=64)
+def _pattern(values: frozenset[str]) -> re.Pattern[bytes]:
+    """Return what finds the values as they may come back: whole, in part, escaped, in base64, with stars in between."""
+    patterns = [_WELL_KNOWN]
+    for value in sorted(values, key=len, reverse=True):
+        letters = [_written(letter) if len(value) <= _LONGEST else re.escape(letter.encode()) for letter in value]
+        whole = b"".join(letters)
+        if len(value) < _LONG:
+            patterns.append(rb"(?<![^\W_])%b(?![^\W_])" % whole)
+            continue
+        rest = len(value) - _LONG
+        patterns += [whole, *map(re.escape, _in_base64(value.encode()))]
+        patterns.append(rb"%b[\w.~+/=%%-]{0,%d}" % (b"".join(letters[:_LONG]), rest))  # it may be cut
+        patterns.append(b"".join(letters[-_LONG:]))
+        patterns.append(rb"%b[\w-]{0,12}(?:\*{3,}|\.{3}|\xe2\x80\xa6|\\u2026)[\w*-]{0,12}" % b"".join(letters[:4]))
+    return re.compile(b"|".join(patterns))
+
+
+def _written(letter: str) -> bytes:
+    """Return a pattern of the ways to write a letter: as it is, or with the escapes of URLs, JSON and HTML."""
+    plain = {letter.encode(errors="replace"), letter.encode("latin-1", errors="replace")}
+    ways = {re.escape(each) for each in plain}
+    ways |= {b"(?i:%b)" % b"".join(b"%%%02x" % byte for byte in each) for each in plain}
+    ways.add(rb"(?i:\\u%04x)" % ord(letter))
+    if letter in "\"\\/'":
+        ways.add(re.escape(b"\\" + letter.encode()))
+    if letter == " ":
+        ways.add(re.escape(b"+"))
+    if (escaped := html.escape(letter)) != letter:
+        ways.add(re.escape(escaped.encode()))
+    return b"(?:%b)" % b"|".join(sorted(ways))
+
+
+def _in_base64(value: bytes) -> Iterator[bytes]:
+    """Yield what is sure of a value in base64: its first byte may be any of the three that make four letters."""
+    for before in range(3):
+        whole = base64.b64encode(bytes(before) + value)
+        text = whole[-(-before * 8 // 6) : (before + len(value)) * 8 // 6]
+        yield text
+        yield text.replace(b"+", b"-").replace(b"/", b"_")
