@@ -303,6 +303,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     try:
         server.start()
     except OSError as error:
+        if error.filename is not None:
+            print(f"chatanywhere: {error}", file=sys.stderr)
+            return 2
         print(
             f"chatanywhere: can't listen on {arguments.host}, port {arguments.port}: {error}. "
             "Choose another with --port or --host, or any free port with --port 0.",

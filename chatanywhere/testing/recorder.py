@@ -33,14 +33,16 @@ class Recorder:
         path: the file to make.
         upstream: the URL of the other server.
 
+    Attributes:
+        recording: the recording, of which there is no file yet.
+
     Raises:
         TypeError, ValueError: see `Upstream`.
-        OSError: the file can't be made.
     """
 
     def __init__(self, path: str | os.PathLike[str], upstream: str) -> None:
         self._upstream = Upstream(upstream)
-        self._recording = Recording.create(path, self._upstream.url)
+        self.recording = Recording(path, self._upstream.url)
         self._began = time.monotonic()
 
     def answer(self, request: Request, writer: ResponseWriter) -> None:
@@ -53,7 +55,7 @@ class Recorder:
         except UpstreamError as error:
             writer.write(service_error(502, str(error)))
             return
-        take = _Take(self._recording, recorded, began, redactor, answer)
+        take = _Take(self.recording, recorded, began, redactor, answer)
         with answer:
             try:
                 writer.relay(answer.status, answer.headers, take.pieces())
@@ -149,6 +151,9 @@ class Player:
         path: the recording.
         speed: how many times as fast as it was; `math.inf`, or 0: without pauses.
 
+    Attributes:
+        recording: what was read.
+
     Raises:
         TypeError: `speed` is no number.
         ValueError: `speed` is negative or no number, or the file is no recording.
@@ -161,12 +166,12 @@ class Player:
             if not speed >= 0:
                 raise ValueError(f"speed={speed}: how many times as fast as recorded, or 0 for no pauses")
         self._speed = speed or math.inf
-        self._recording = Recording.read(path)
+        self.recording = Recording.read(path)
         self._lock = threading.Lock()
         self._answers: dict[str, list[Exchange]] = {}  # by their requests' identities
-        for exchange in self._recording.exchanges:
+        for exchange in self.recording.exchanges:
             self._answers.setdefault(exchange.request.identity, []).append(exchange)
-        self._prefix = urlsplit(self._recording.upstream).path
+        self._prefix = urlsplit(self.recording.upstream).path
 
     def answer(self, request: Request, writer: ResponseWriter) -> None:
         """Answer a request."""
@@ -206,7 +211,7 @@ class Player:
 
     def _missing(self, asked: RecordedRequest) -> str:
         """Return what is said to a request that was not recorded."""
-        message = f"{self._recording.path} has no answer to this {asked.method} {without_query(asked.path)}"
+        message = f"{self.recording.path} has no answer to this {asked.method} {without_query(asked.path)}"
         found = nearest((answers[0].request for answers in self._answers.values()), asked)
         if found is None:
             return f"{message}: nothing was recorded"

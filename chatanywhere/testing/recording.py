@@ -29,7 +29,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -72,37 +72,48 @@ class Exchange:
         return b"".join(to_json(line) + b"\n" for line in lines)
 
 
-@dataclass(frozen=True)
 class Recording:
-    """The file of a recording."""
+    """The file of a recording.
 
-    path: Path
-    upstream: str
-    """The URL of the server that was asked, without its query."""
-    exchanges: Sequence[Exchange] = ()
-    """Those that were read, in the order in which they began."""
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    Args:
+        path: where it is, or is to be.
+        upstream: the URL of the server that is asked, without its query.
+        exchanges: what is in it, in the order in which it began.
 
-    @classmethod
-    def create(cls, path: str | os.PathLike[str], upstream: str) -> Recording:
-        """Make the file, which only its owner can read.
+    Attributes:
+        path, upstream, exchanges: see above.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], upstream: str, exchanges: Sequence[Exchange] = ()) -> None:
+        self.path = Path(path).absolute()  # wherever the program changes to later
+        self.upstream = upstream
+        self.exchanges = exchanges
+        self._lock = threading.Lock()
+        self._is_made = False
+
+    def make(self) -> None:
+        """Make the file, which only its owner can read, unless that has been done.
 
         Raises:
             FileExistsError: there is something at the path.
             OSError: the file can't be made.
         """
-        found = Path(path).absolute()  # wherever the program changes to later
-        first = {"format": _FORMAT, "version": _VERSION, "upstream": upstream}
+        with self._lock:
+            if not self._is_made:
+                self._make()
+                self._is_made = True
+
+    def _make(self) -> None:
+        first = {"format": _FORMAT, "version": _VERSION, "upstream": self.upstream}
         try:
-            with open(found, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            with open(self.path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
                 file.write(to_json(first) + b"\n")
         except FileExistsError:
             message = "it exists already, and a recording is not overwritten: replay it, remove it, or name another"
-            raise FileExistsError(errno.EEXIST, message, os.fspath(path)) from None
+            raise FileExistsError(errno.EEXIST, message, str(self.path)) from None
         except FileNotFoundError:
-            message = "there is no such folder for the recording: make it first"
-            raise FileNotFoundError(errno.ENOENT, message, os.fspath(path)) from None
-        return cls(found, upstream)
+            message = "there is no folder for the recording: make it first"
+            raise FileNotFoundError(errno.ENOENT, message, str(self.path)) from None
 
     def add(self, exchange: Exchange) -> None:
         """Write an exchange to the end of the file, or nothing of it.
@@ -111,6 +122,7 @@ class Recording:
             OSError: it can't be written.
         """
         lines = memoryview(exchange.to_lines())
+        self.make()
         with self._lock, open(self.path, "r+b", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             try:
@@ -147,7 +159,9 @@ class Recording:
                 raise ValueError(f"{message} ({type(error).__name__}: {error})") from error
         if reader.is_inside:
             _logger.warning("%s: the last exchange lacks its end, and is left out", path)
-        return cls(Path(path), upstream, sorted(exchanges, key=lambda exchange: exchange.began))
+        recording = cls(path, upstream, sorted(exchanges, key=lambda exchange: exchange.began))
+        recording._is_made = True
+        return recording
 
 
 def _read_first(path: str | os.PathLike[str], line: bytes) -> str:

@@ -20,13 +20,16 @@ import threading
 from collections.abc import Callable, Iterable
 from itertools import islice, repeat
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .faults import Fault, check_seconds
 from .replies import ReplyLike
 from .request import Request, RequestError, without_query
 from .routes import Backend, Replies, respond
 from .writer import ResponseOver, ResponseWriter, end_tls
+
+if TYPE_CHECKING:
+    from .recorder import Player, Recorder
 
 _logger = logging.getLogger(__name__)
 _logger.setLevel(logging.WARNING)  # who watches the logger `chatanywhere` wants to know of the client
@@ -100,7 +103,7 @@ class LoopbackServer:
         self._address = host, port
         self._delay = delay
         self._listener: _Listener | None = None
-        self._relay: Callable[[Request, ResponseWriter], None] | None = None  # what answers in place of the routes
+        self._relay: Recorder | Player | None = None  # what answers in place of the routes
 
     @classmethod
     def record(
@@ -123,8 +126,8 @@ class LoopbackServer:
         service is closed; what had come by then is recorded. If the service does not answer, the client gets status
         502, and nothing is recorded.
 
-        The file is made at once, so that only its owner can read it. An exchange is written when it is over.
-        `chatanywhere/testing/recording.py` describes the format.
+        The file is made when the server starts, so that only its owner can read it; one that is there already is not
+        overwritten. An exchange is written when it is over. `chatanywhere/testing/recording.py` describes the format.
 
         Args:
             path: the file to make.
@@ -137,13 +140,11 @@ class LoopbackServer:
         Raises:
             TypeError: `upstream` is no str, or another argument is not of its type.
             ValueError: `upstream` is no URL of a server.
-            FileExistsError: there is something at the path. Recordings are not overwritten.
-            OSError: the file can't be made.
         """
         from .recorder import Recorder
 
         server = cls(faults=faults, tls=tls, port=port, host=host)
-        server._relay = Recorder(path, upstream).answer
+        server._relay = Recorder(path, upstream)
         return server
 
     @classmethod
@@ -179,7 +180,7 @@ class LoopbackServer:
         from .recorder import Player
 
         server = cls(faults=faults, tls=tls, port=port, host=host)
-        server._relay = Player(path, speed).answer
+        server._relay = Player(path, speed)
         return server
 
     @property
@@ -223,10 +224,18 @@ class LoopbackServer:
         """Listen, unless the server runs already; return the server itself.
 
         Raises:
-            OSError: the address can't be had: the port may be in use, or the host none of this machine's.
+            OSError: the address can't be had: the port may be in use, or the host none of this machine's. Or the file
+                of a recording can't be made: there may be one.
         """
         if self._listener is None:
-            self._listener = _Listener(self._address, self._accept, self._serve)
+            listener = _Listener(self._address, self._accept, self._serve)
+            if self._relay is not None:
+                try:
+                    self._relay.recording.make()
+                except OSError:
+                    listener.close()
+                    raise
+            self._listener = listener
         return self
 
     def close(self) -> None:
@@ -294,7 +303,7 @@ class LoopbackServer:
             with contextlib.suppress(ResponseOver):
                 writer.reach("head", "answer")
                 if self._relay is not None:
-                    self._relay(request, writer)
+                    self._relay.answer(request, writer)
                 else:
                     self._reply(request, writer)
         finally:
