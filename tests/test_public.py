@@ -91,6 +91,12 @@ MAY_IMPORT: dict[str, str | None] = {
     "testing": "testing.server testing.request testing.replies testing.faults",
     "testing.writer": "",
     "testing.faults": "testing.writer",
+    "testing.redaction": "testing.request",
+    "testing.matching": "testing.redaction testing.request",
+    "testing.recording": "testing.matching testing.writer",
+    "testing.forwarding": "testing.matching testing.request testing.writer",
+    "testing.recorder": "testing.faults testing.forwarding testing.matching testing.recording testing.redaction "
+    "testing.request testing.writer",
     "testing.replies": "testing.faults",
     "testing.request": "testing.writer",
     "testing.schema": "",
@@ -103,7 +109,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "testing.account": "testing.request",
     "testing.routes": "testing.account testing.completions testing.embeddings testing.faults testing.options "
     "testing.replies testing.request testing.talker testing.writer",
-    "testing.server": "testing.faults testing.replies testing.request testing.routes testing.writer",
+    "testing.server": "testing.faults testing.recorder testing.replies testing.request testing.routes testing.writer",
     "cli": ANY,
     "": ANY,
     "__main__": ANY,

@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from .matching import below
@@ -74,13 +74,13 @@ class Upstream:
     def __init__(self, url: str) -> None:
         if not isinstance(url, str):
             raise TypeError(f"upstream must be a URL as a str, not {type(url).__name__}")
+        if "@" in url.partition("?")[0]:
+            raise ValueError("upstream has a user or a password in it: give the client the key, which is sent on")
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise ValueError(f"upstream is no URL: {error}") from error
-        if "@" in parts.netloc:
-            raise ValueError("upstream has a user or a password in it: give the client the key, which is sent on")
         if parts.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f]", url):
             raise ValueError(f"upstream is a URL such as 'https://api.chatanywhere.tech/v1', not {url!r:.80}")
         self.path = parts.path.rstrip("/") or "/v1"
@@ -156,16 +156,18 @@ class UpstreamAnswer:
     ) -> None:
         self.sent = sent
         self._connection = connection
-        incoming: Any = _Incoming(connection.sock, writer)
-        self._response = http.client.HTTPResponse(incoming, method=method)
+        incoming = _Incoming(connection.sock, writer)
+        self._response = http.client.HTTPResponse(cast("socket.socket", incoming), method=method)
         for _ in range(_MAX_INTERIM):
             self._response.begin()
+            if incoming.has_ended:
+                raise http.client.HTTPException("the connection was closed within the headers")
             self.status = self._response.status
             if self.status >= 200:
                 break
             self._response.headers = None  # type: ignore[assignment]  # so that it begins anew
         else:
-            raise UpstreamError("interim answers without an end")
+            raise http.client.HTTPException("interim answers without an end")
         self.headers = list(_end_to_end(self._response.headers, _HOP_BY_HOP))
         self._frame()
 
@@ -174,13 +176,13 @@ class UpstreamAnswer:
         headers = self._response.headers
         coding = headers.get("Content-Encoding", "identity").strip().lower()
         if coding not in ("identity", "gzip", "x-gzip", "deflate"):
-            raise UpstreamError(f"the answer is compressed by {coding}, which was not asked for")
+            raise http.client.HTTPException(f"the answer is compressed by {coding}, which was not asked for")
         self._is_packed = coding != "identity" and self._response.length != 0
         transfer_coding, length = headers.get("Transfer-Encoding"), headers.get("Content-Length")
         if transfer_coding and not self._response.chunked:
-            raise UpstreamError(f"the answer is sent in the transfer coding {transfer_coding}")
+            raise http.client.HTTPException(f"the answer is sent in the transfer coding {transfer_coding}")
         if length is not None and not re.fullmatch(r"[0-9]+", length):
-            raise UpstreamError(f"the answer has a malformed Content-Length: {length}")
+            raise http.client.HTTPException(f"the answer has a malformed Content-Length: {length}")
         if self._response.chunked or self._is_packed:
             self._leave_out("content-length", *["content-encoding"] * self._is_packed)
             self.headers.append(("Transfer-Encoding", "chunked"))
@@ -245,6 +247,7 @@ class _Incoming(io.RawIOBase):
 
     def __init__(self, connection: socket.socket, writer: ResponseWriter) -> None:
         connection.setblocking(False)
+        self.has_ended = False
         self._connection = connection
         self._writer = writer
 
@@ -258,7 +261,9 @@ class _Incoming(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while True:
             try:
-                return self._connection.recv_into(buffer)
+                size = self._connection.recv_into(buffer)
+                self.has_ended = size == 0
+                return size
             except (BlockingIOError, ssl.SSLWantReadError):
                 self._wait(selectors.EVENT_READ)
             except ssl.SSLWantWriteError:

@@ -57,6 +57,8 @@ class Recorder:
             return
         take = _Take(self.recording, recorded, began, redactor, answer)
         with answer:
+            if answer.is_over:
+                take.end("complete")
             try:
                 writer.relay(answer.status, answer.headers, take.pieces())
             except UpstreamCut as cut:
@@ -88,8 +90,6 @@ class _Take:
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the pieces of the answer as they come. It is written when the client can't know yet that it is over."""
-        if self._answer.is_over:
-            self.end("complete")
         try:
             for data in self._answer.pieces():
                 self._keep(data)

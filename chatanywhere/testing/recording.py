@@ -149,15 +149,17 @@ class Recording:
             raise FileNotFoundError(errno.ENOENT, message, os.fspath(path)) from None
         exchanges: list[Exchange] = []
         reader = _Reader(exchanges.append)
+        is_cut = False
         for number, line in enumerate(lines, start=2):
             try:
                 reader.feed(json.loads(line))
             except (ValueError, TypeError, KeyError, RecursionError) as error:
-                if number == len(lines) + 1 and not line.endswith(b"\n"):
-                    break  # whoever wrote it was ended in the middle
+                is_cut = number == len(lines) + 1 and not line.endswith(b"\n")
+                if is_cut:  # whoever wrote it was ended in the middle
+                    break
                 message = f"{path}, line {number}, is none of a recording's: mend the line, or record anew"
                 raise ValueError(f"{message} ({type(error).__name__}: {error})") from error
-        if reader.is_inside:
+        if is_cut or reader.is_inside:
             _logger.warning("%s: the last exchange lacks its end, and is left out", path)
         recording = cls(path, upstream, sorted(exchanges, key=lambda exchange: exchange.began))
         recording._is_made = True

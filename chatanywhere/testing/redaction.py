@@ -28,6 +28,7 @@ _MEMBER = (
 )
 _PARAMETER = re.compile(rf"(?:{_MEMBER}|key|token|code|sig|signature|auth|.*[-_](?:signature|credential))", re.I)
 _MEMBER_OF_JSON = re.compile(rb'(?i)("%b"\s*:\s*")([^"\\]*(?:\\.[^"\\]*)*)' % _MEMBER.encode())
+_FIELD_OF_FORM = re.compile(rb'(?i)name="?%b"?\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)' % _MEMBER.encode())
 _NAMED = re.compile(_MEMBER, re.I)
 
 # What services call keys and accounts by, whole or with stars in the place of a part.
@@ -48,9 +49,13 @@ class Redactor:
     def of(cls, request: Request) -> Redactor:
         """Return what takes out the secrets that a request has in its headers, its query and its body."""
         values = [each for header in request.headers.items() for each in _in_header(*header)]
-        query = request.path.partition("?")[2]
-        values += [value for name, value in parse_qsl(query, errors="replace") if _PARAMETER.fullmatch(name)]
-        values += [found[2].decode(errors="replace") for found in _MEMBER_OF_JSON.finditer(request.body)]
+        queries = [request.path.partition("?")[2]]
+        if request.headers.get_content_type() == "application/x-www-form-urlencoded":
+            queries.append(request.body.decode("latin-1"))
+        pairs = [pair for query in queries for pair in parse_qsl(query, errors="replace")]
+        values += [value for name, value in pairs if _PARAMETER.fullmatch(name)]
+        for found in (*_MEMBER_OF_JSON.finditer(request.body), *_FIELD_OF_FORM.finditer(request.body)):
+            values.append(found[found.lastindex or 0].decode(errors="replace"))
         return cls(values)
 
     def hide(self, data: bytes) -> bytes:
