@@ -219,6 +219,47 @@ def test_serve_says_and_does_what_it_is_told() -> None:
     ]
 
 
+def test_serve_records_and_replays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, restored_signals: None
+) -> None:
+    """With `--record` it answers what another service says, with `--replay` what it said; it prints what to set."""
+    file = tmp_path / "{chat}.rec"
+    answers: list[str] = []
+
+    def ask_and_interrupt(seconds: float) -> None:
+        url = re.findall(r"export CHATANYWHERE_BASE_URL=(.*)", capsys.readouterr().out)[0]
+        with chatanywhere.Client("sk-0123456789ab", base_url=url, proxy="") as client:
+            answers.append(client.complete("Hi").text)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", ask_and_interrupt)
+    with LoopbackServer(["Hello, Ada."]) as upstream:
+        assert main(["serve", "--port", "0", "--record", str(file), "--upstream", upstream.url]) == 0
+    assert main(["serve", "--port", "0", "--replay", str(file), "--speed", "0"]) == 0
+    assert answers == ["Hello, Ada."] * 2
+    assert "sk-0123456789ab" not in file.read_text()
+
+
+def test_what_can_not_be_recorded_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is there already or is none, half of the options, and a wrong URL are told with exit code 2."""
+    file = tmp_path / "chat.rec"
+    file.write_text("mine")
+    upstream = ["--upstream", "http://127.0.0.1:9"]
+    for arguments, said in (
+        (["--record", str(file), *upstream], "remove it"),
+        (["--replay", str(file)], "no recording"),
+        (["--replay", str(tmp_path / "none")], "LoopbackServer.record"),
+        (["--record", str(tmp_path / "new")], "--upstream"),
+        (upstream, "--record"),
+        (["--record", str(tmp_path / "new"), "--upstream", "example.com"], "https://"),
+    ):
+        assert main(["serve", "--port", "0", *arguments]) == 2
+        output, errors = capsys.readouterr()
+        assert (output, errors.count("\n")) == ("", 1)
+        assert said in errors
+    assert [each.name for each in tmp_path.iterdir()] == ["chat.rec"]
+
+
 def test_a_port_in_use_is_one_line_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
     """Where the port is taken, the exit code is 2 and the message names `--port`."""
     with LoopbackServer() as server:
@@ -286,6 +327,8 @@ WRONG_FAULTS = ("", "no_such", "strike", "_instead", "1", "status", "status(200)
         *([], ["chat"], ["demo", "--delay", "-1"], ["demo", "--delay", "x"]),
         *(["serve", "--port", port] for port in ("x", "-1", "65536", "1.5", "")),
         *(["serve", "--fault", fault] for fault in WRONG_FAULTS),
+        *(["serve", "--speed", speed] for speed in ("-1", "x", "nan")),
+        ["serve", "--reply", "x", "--replay", "y"],
     ],
     ids=" ".join,
 )

@@ -65,6 +65,7 @@ class Upstream:
     Attributes:
         url: the same without a query.
         path: the path below which it is asked.
+        query: what is added to the query of each request.
 
     Raises:
         TypeError: `url` is no str.
@@ -85,7 +86,7 @@ class Upstream:
             raise ValueError(f"upstream is a URL such as 'https://api.chatanywhere.tech/v1', not {url!r:.80}")
         self.path = parts.path.rstrip("/") or "/v1"
         self.url = f"{parts.scheme}://{parts.netloc}{self.path}"
-        self._query = parts.query
+        self.query = parts.query
         self._host, self._port, self._is_secure = host, port, parts.scheme == "https"
 
     def ask(self, request: Request, writer: ResponseWriter) -> UpstreamAnswer:
@@ -128,7 +129,7 @@ class Upstream:
 
     def _send(self, connection: http.client.HTTPConnection, request: Request) -> None:
         connection.sock.settimeout(_SILENCE)
-        query = "&".join(filter(None, [request.path.partition("?")[2], self._query]))
+        query = "&".join(filter(None, [request.path.partition("?")[2], self.query]))
         target = self.path + below(request.path, self.path) + (f"?{query}" if query else "")
         target = quote(target, safe="!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~", encoding="latin-1")
         connection.putrequest(request.method, target, skip_accept_encoding=True)
@@ -218,9 +219,12 @@ class UpstreamAnswer:
     def _unpacked(self) -> Iterator[bytes]:
         unpacker = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)
         for data in self._read():
-            while data and (piece := unpacker.decompress(data, _BLOCK)):
-                yield piece
+            while data and not unpacker.eof:
+                if piece := unpacker.decompress(data, _BLOCK):
+                    yield piece
                 data = unpacker.unconsumed_tail
+        if piece := unpacker.flush():
+            yield piece
         if not unpacker.eof:
             raise http.client.IncompleteRead(b"")
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from .faults import check_number
 from .forwarding import Upstream, UpstreamAnswer, UpstreamCut, UpstreamError
 from .matching import RecordedRequest, nearest
-from .recording import End, Exchange, Recording
+from .recording import End, RecordedExchange, Recording
 from .redaction import Redactor
 from .request import Request, without_query
 from .writer import ResponseWriter, openai_error, service_error
@@ -48,7 +48,7 @@ class Recorder:
     def answer(self, request: Request, writer: ResponseWriter) -> None:
         """Answer a request."""
         began = time.monotonic() - self._began
-        redactor = Redactor.of(request)
+        redactor = Redactor.of(request, self._upstream.query)
         recorded = RecordedRequest.of(request, redactor, self._upstream.path)
         try:
             answer = self._upstream.ask(request, writer)
@@ -120,7 +120,7 @@ class _Take:
             _logger.error("%s: an answer is too large to be recorded", self._recording.path)
             return
         hidden = self._redactor.hide(data)  # here, where a key is whole that came in two pieces
-        exchange = Exchange(
+        exchange = RecordedExchange(
             self._request,
             self._began,
             self._answer.status,
@@ -168,7 +168,7 @@ class Player:
         self._speed = speed or math.inf
         self.recording = Recording.read(path)
         self._lock = threading.Lock()
-        self._answers: dict[str, list[Exchange]] = {}  # by their requests' identities
+        self._answers: dict[str, list[RecordedExchange]] = {}  # by their requests' identities
         for exchange in self.recording.exchanges:
             self._answers.setdefault(exchange.request.identity, []).append(exchange)
         self._prefix = urlsplit(self.recording.upstream).path
@@ -185,7 +185,7 @@ class Player:
         self._wait(writer, start, exchange.headed)
         writer.relay(exchange.status, _sized(exchange), self._pieces(exchange, writer, start))
 
-    def _next(self, asked: RecordedRequest) -> Exchange | None:
+    def _next(self, asked: RecordedRequest) -> RecordedExchange | None:
         with self._lock:
             answers = self._answers.get(asked.identity)
             if not answers:
@@ -197,7 +197,7 @@ class Player:
         left = start + at / self._speed - time.monotonic()
         writer.wait(min(max(left, 0), threading.TIMEOUT_MAX))
 
-    def _pieces(self, exchange: Exchange, writer: ResponseWriter, start: float) -> Iterator[bytes]:
+    def _pieces(self, exchange: RecordedExchange, writer: ResponseWriter, start: float) -> Iterator[bytes]:
         for at, piece in exchange.pieces:
             self._wait(writer, start, at)
             yield piece
@@ -222,7 +222,7 @@ class Player:
         return f"{message}. The nearest, {request.method} {without_query(request.path)}, differs in {told}. Record anew"
 
 
-def _sized(exchange: Exchange) -> list[tuple[str, str]]:
+def _sized(exchange: RecordedExchange) -> list[tuple[str, str]]:
     """Return the headers of an answer. If all of it came, they name the size that it has, as changed by hand."""
     size = sum(len(piece) for _, piece in exchange.pieces)
     is_whole = exchange.end == "complete" and exchange.request.method != "HEAD" and exchange.status not in (204, 304)

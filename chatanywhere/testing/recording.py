@@ -46,7 +46,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Exchange:
+class RecordedExchange:
     """A request and its answer. Times are in seconds: `began` since the recording began, others since the request."""
 
     request: RecordedRequest
@@ -84,7 +84,7 @@ class Recording:
         path, upstream, exchanges: see above.
     """
 
-    def __init__(self, path: str | os.PathLike[str], upstream: str, exchanges: Sequence[Exchange] = ()) -> None:
+    def __init__(self, path: str | os.PathLike[str], upstream: str, exchanges: Sequence[RecordedExchange] = ()) -> None:
         self.path = Path(path).absolute()  # wherever the program changes to later
         self.upstream = upstream
         self.exchanges = exchanges
@@ -115,7 +115,7 @@ class Recording:
             message = "there is no folder for the recording: make it first"
             raise FileNotFoundError(errno.ENOENT, message, str(self.path)) from None
 
-    def add(self, exchange: Exchange) -> None:
+    def add(self, exchange: RecordedExchange) -> None:
         """Write an exchange to the end of the file, or nothing of it.
 
         Raises:
@@ -147,7 +147,7 @@ class Recording:
         except FileNotFoundError:
             message = "there is no such recording: make it with LoopbackServer.record(path, upstream=…)"
             raise FileNotFoundError(errno.ENOENT, message, os.fspath(path)) from None
-        exchanges: list[Exchange] = []
+        exchanges: list[RecordedExchange] = []
         reader = _Reader(exchanges.append)
         is_cut = False
         for number, line in enumerate(lines, start=2):
@@ -185,7 +185,7 @@ def _read_first(path: str | os.PathLike[str], line: bytes) -> str:
 class _Reader:
     """Puts exchanges together from their lines; whatever is wrong with a line is an error of any kind."""
 
-    def __init__(self, found: Callable[[Exchange], None]) -> None:
+    def __init__(self, found: Callable[[RecordedExchange], None]) -> None:
         self._found = found
         self._request: tuple[RecordedRequest, float] | None = None
         self._answer: tuple[int, float, list[tuple[str, str]]] | None = None
@@ -212,7 +212,7 @@ class _Reader:
             (request, began), (status, headed, headers) = self._request, self._answer
             self._request = self._answer = None
             end, ended = line["end"], _seconds(line["at"])
-            self._found(Exchange(request, began, status, headed, headers, self._pieces, end, ended))
+            self._found(RecordedExchange(request, began, status, headed, headers, self._pieces, end, ended))
         else:
             text = line.get("text")
             piece = base64.b64decode(line["base64"], validate=True) if text is None else text.encode()

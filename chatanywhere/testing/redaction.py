@@ -46,10 +46,10 @@ class Redactor:
         self._pattern = _pattern(frozenset(filter(_is_secret, values)))
 
     @classmethod
-    def of(cls, request: Request) -> Redactor:
-        """Return what takes out the secrets that a request has in its headers, its query and its body."""
+    def of(cls, request: Request, query: str = "") -> Redactor:
+        """Return what takes out the secrets of a request's headers, query and body, and those of another query."""
         values = [each for header in request.headers.items() for each in _in_header(*header)]
-        queries = [request.path.partition("?")[2]]
+        queries = [query, request.path.partition("?")[2]]
         if request.headers.get_content_type() == "application/x-www-form-urlencoded":
             queries.append(request.body.decode("latin-1"))
         pairs = [pair for query in queries for pair in parse_qsl(query, errors="replace")]

@@ -862,6 +862,18 @@ def test_a_key_is_not_recorded_wherever_it_is(
     assert replayed(path, lambda server: ask(server, "another-key-1")).status_code == 401
 
 
+def test_a_key_in_the_service_s_url_is_not_recorded(path: Path, raw_server: RawServer) -> None:
+    """A query that goes with each request stays out of the file, and so does what echoes it."""
+    raw_server.answer(json_answer({"error": f"wrong key {KEY}"}, "401 Unauthorized"))
+    query = f"?api-version=1&key={quote(KEY, safe='')}"
+    with LoopbackServer.record(path, raw_server.url + query) as server:
+        requests.post(server.url + CHAT, json=chat(), timeout=TIMEOUT)
+    assert query.encode() in raw_server.requests[0]
+    assert KEY not in path.read_text()
+    assert quote(KEY, safe="") not in path.read_text()
+    assert "api-version" not in path.read_text()
+
+
 def test_the_keys_of_an_answer_are_not_recorded(path: Path, raw_server: RawServer) -> None:
     """Cookies, and keys that the service gives out, are not in the file; what else it says of tokens is."""
     body = json.dumps({"client_secret": "ek_0123", "api_key": 'a\\"b', "usage": {"total_tokens": 5}, "token": "Hi"})
