@@ -156,7 +156,7 @@ def _json(data: bytes) -> Any:
 
 def _is_deep(data: bytes) -> bool:
     depth = 0
-    for token in re.finditer(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[]}]', data, re.DOTALL):
+    for token in re.finditer(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[{]|[]}]', data, re.DOTALL):
         depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token[0], 0)
         if depth > _MAX_DEPTH:
             return True

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import selectors
 import socket
 import ssl
 import stat
@@ -317,6 +318,42 @@ def test_the_service_s_certificate_is_checked(
         assert replayed(path, lambda server: post(server, chat(stream=True))).content == response.content
     else:
         assert "certificate" in response.json()["error"]["message"]
+
+
+def test_the_service_is_asked_through_the_proxy_of_the_environment(
+    path: Path, tls_context: ssl.SSLContext, ca_file: Path, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy for https is used, unless NO_PROXY names the host; one that can't be used is told of."""
+
+    def relay(client: socket.socket) -> None:
+        target = raw_server.requests[-1].split()[1].decode()
+        host, _, port = target.rpartition(":")
+        with socket.create_connection((host, int(port)), TIMEOUT) as server, selectors.DefaultSelector() as selector:
+            for one, other in ((client, server), (server, client)):
+                selector.register(one, selectors.EVENT_READ, other)
+            while True:
+                for key, _ in selector.select(TIMEOUT):
+                    data = key.fileobj.recv(65536)  # type: ignore[union-attr]
+                    if not data:
+                        return
+                    key.data.sendall(data)
+
+    raw_server.answer(b"HTTP/1.1 200 Connected\r\n\r\n", relay)
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    monkeypatch.setenv("https_proxy", raw_server.url)
+    with LoopbackServer(tls=tls_context) as upstream, LoopbackServer.record(path, upstream.url) as server:
+        assert post(server).status_code == 200
+        assert raw_server.requests[0].startswith(f"CONNECT {upstream.url.removeprefix('https://')} ".encode())
+        assert b"Abc0123456789" not in raw_server.requests[0]
+        for proxy in ("socks5://127.0.0.1:9", "http://user:secret@127.0.0.1:9", "https://127.0.0.1:9", "http://"):
+            monkeypatch.setenv("https_proxy", proxy)
+            response = post(server)
+            assert response.status_code == 502
+            assert "NO_PROXY" in response.text
+            assert "secret" not in response.text
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert post(server).status_code == 200
+        assert len(raw_server.requests) == 1
 
 
 def test_the_servers_may_have_tls_themselves(path: Path, tls_context: ssl.SSLContext, ca_file: Path) -> None:
@@ -1027,6 +1064,7 @@ def test_other_bodies_are_compared_as_they_are(path: Path) -> None:
         (b"{", {"Content-Type": "application/json"}),
         (b"[" * 300 + b"]" * 300, {"Content-Type": "application/json"}),
         (b"[" * 5000, {"Content-Type": "application/json"}),
+        (b'{"a": "' + b'\\"' * 100_000, {"Content-Type": "application/json"}),
         (b'{"a": ' + b"1" * 5000 + b"}", {}),
         (b"1", {"Content-Type": "application/json"}),
         (b"1.0", {"Content-Type": "application/json"}),
