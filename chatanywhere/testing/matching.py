@@ -124,16 +124,16 @@ def _unpacked(request: Request) -> bytes:
 def _body(headers: http.client.HTTPMessage, data: bytes) -> dict[str, Any]:
     if not data:
         return {}
+    value = _json(data)
+    if isinstance(value, (dict, list)):  # whatever it is called: curl calls everything a form
+        return {"json": value}
     kind = headers.get_content_type()
     fields = None
     if kind.startswith("multipart/"):
         fields = _parts(data, headers.get_boundary(""))
     elif kind == "application/x-www-form-urlencoded":
         fields = [{"name": name, "text": value} for name, value in parse_qsl(data.decode("latin-1"), True)]
-    if fields is not None:
-        return {"form": [_without_secret(field) for field in fields]}
-    value = _json(data)
-    return {"json": value} if isinstance(value, (dict, list)) else as_text(data)
+    return as_text(data) if fields is None else {"form": [_without_secret(field) for field in fields]}
 
 
 def as_text(data: bytes) -> dict[str, str]:
