@@ -20,13 +20,16 @@ _LONG = 12  # characters from which a value is looked for inside of words, and i
 _LONGEST = 256  # characters of a value that are looked for in all the ways to write them
 
 _HEADER = re.compile(
-    r"auth|cookie|password|secret|signature|credential|organization|project|(?:^|[-_])(?:api)?-?(?:key|token)$", re.I
+    r"authorization|authentication|(?:^|-)auth(?:-|$)|cookie|password|secret|signature|credential|organization|project|"
+    r"(?:^|[-_])(?:api)?-?(?:key|token)$",
+    re.I,
 )
 _MEMBER = (
-    r"(?:[\w-]{0,40}[-_])?(?:(?:api|access|auth|private|secret|client|refresh|session|bearer|subscription)[-_]?(?:key|token|"
-    r"secret)|password|credentials?|authorization)"
+    r"(?:[\w-]{0,40}[-_])?(?:"
+    r"(?:api|access|auth|private|secret|client|refresh|session|bearer|subscription)[-_]?(?:key|token|secret)|"
+    r"password|credentials?|authorization)"
 )
-_PARAMETER = re.compile(rf"(?:{_MEMBER}|key|token|code|sig|signature|auth|.*[-_](?:signature|credential))", re.I)
+_PARAMETER = re.compile(rf"(?:{_MEMBER}|key|token|sig|signature|auth|.*[-_](?:signature|credential))", re.I)
 _MEMBER_OF_JSON = re.compile(rb'(?i)("%b"\s*:\s*")([^"\\]*(?:\\.[^"\\]*)*)' % _MEMBER.encode())
 _FIELD_OF_FORM = re.compile(rb'(?i)name="?%b"?\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)' % _MEMBER.encode())
 _NAMED = re.compile(_MEMBER, re.I)
@@ -65,7 +68,7 @@ class Redactor:
 
     def hide_text(self, text: str) -> str:
         """Return a text without the secrets."""
-        return self.hide(text.encode(errors="surrogatepass")).decode(errors="surrogatepass")
+        return self.hide(text.encode(errors="replace")).decode(errors="replace")
 
     def hide_headers(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the headers that have no secret's name, without secrets in their values."""

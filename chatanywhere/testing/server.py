@@ -47,7 +47,8 @@ class LoopbackServer:
         with LoopbackServer(["Hello!", ["Good", "bye"]]) as server:
             client = Client("any-key", base_url=server.url)
 
-    Token counts in its answers are counts of words, and of characters in Chinese and Japanese.
+    Token counts in its answers are counts of words, and of characters in Chinese and Japanese. `record` and `replay`
+    make servers that answer what a real service says, or has said.
 
     Args:
         replies: what it answers to chats. None: a small talker answers from the conversation; it calls the tools

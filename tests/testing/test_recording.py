@@ -869,6 +869,9 @@ def test_an_echo_of_the_key_is_not_recorded(path: Path, raw_server: RawServer, e
         (CHAT, {"headers": {"Authorization": "Basic " + base64.b64encode(f"me:{KEY}".encode()).decode()}}),
         (CHAT, {"headers": {"api-key": KEY}}),
         (CHAT, {"headers": {"X-API-Key": KEY}}),
+        (CHAT, {"headers": {"X-Auth": KEY}}),
+        (CHAT, {"headers": {"X-Auth-Token": KEY}}),
+        (CHAT, {"headers": {"Proxy-Authorization": f"Bearer {KEY}"}}),
         (CHAT, {"headers": {"x-goog-api-key": KEY}}),
         (CHAT, {"headers": {"Cookie": f"a=b; session={KEY}"}}),
         (CHAT, {"headers": {"OpenAI-Organization": KEY}}),
@@ -938,6 +941,18 @@ def test_a_compressed_answer_is_recorded_unpacked(path: Path, raw_server: RawSer
     assert record_from(path, raw_server, post).json()["error"] == f"wrong key {KEY}" * 100
     assert KEY not in path.read_text()
     assert "wrong key ****" in replayed(path, post).json()["error"]
+
+
+def test_a_header_without_a_secret_has_none(path: Path, raw_server: RawServer) -> None:
+    """What a client sends under other names is no key, though it comes back in the answer."""
+    raw_server.answer(json_answer({"text": "Lew Nikolajewitsch Tolstoi, 3f2c9a1b-77aa"}))
+    names = {
+        "X-Author": "Lew Nikolajewitsch Tolstoi",
+        "X-Trace-Id": "3f2c9a1b-77aa",
+        "Keep-Alive": "Lew Nikolajewitsch",
+    }
+    first = record_from(path, raw_server, lambda server: post(server, headers=names))
+    assert replayed(path, post).content == first.content
 
 
 @pytest.mark.parametrize("key", ["test", "any", "123456", "x"])
