@@ -12,6 +12,7 @@ import re
 import selectors
 import socket
 import ssl
+import string
 import time
 import zlib
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ _CONNECT = 10.0  # seconds, for each address of a host
 _SILENCE = 600.0  # seconds without a byte, which is how long OpenAI's library waits
 _BLOCK = 64 * 1024  # bytes
 _MAX_INTERIM = 100  # interim answers (1xx) before the answer
+_PRINTABLE = string.punctuation  # which stays in a URL as it was sent
 
 # Of one connection only (RFC 9110, section 7.6.1).
 _HOP_BY_HOP = {
@@ -83,10 +85,12 @@ class Upstream:
         except ValueError as error:
             raise ValueError(f"upstream is no URL: {error}") from error
         if parts.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f]", url):
-            raise ValueError(f"upstream is a URL such as 'https://api.chatanywhere.tech/v1', not {url!r:.80}")
-        self.path = parts.path.rstrip("/") or "/v1"
+            raise ValueError(
+                f"upstream is a URL such as 'https://api.chatanywhere.tech/v1', not {url.partition('?')[0]!r:.80}"
+            )
+        self.path = quote(parts.path.rstrip("/"), _PRINTABLE) or "/v1"
         self.url = f"{parts.scheme}://{parts.netloc}{self.path}"
-        self.query = parts.query
+        self.query = quote(parts.query, _PRINTABLE)
         self._host, self._port, self._is_secure = host, port, parts.scheme == "https"
 
     def ask(self, request: Request, writer: ResponseWriter) -> UpstreamAnswer:
@@ -96,7 +100,10 @@ class Upstream:
             UpstreamError: there is no answer.
             ClientLeft: the client went away.
         """
-        connection = self._connection()
+        try:
+            connection = self._connection()
+        except ValueError as error:
+            raise UpstreamError("the proxy that the environment names is no URL: mend it, or set NO_PROXY") from error
         try:
             connection.connect()
             sent = time.monotonic()
@@ -131,7 +138,7 @@ class Upstream:
         connection.sock.settimeout(_SILENCE)
         query = "&".join(filter(None, [request.path.partition("?")[2], self.query]))
         target = self.path + below(request.path, self.path) + (f"?{query}" if query else "")
-        target = quote(target, safe="!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~", encoding="latin-1")
+        target = quote(target, _PRINTABLE, encoding="latin-1")
         connection.putrequest(request.method, target, skip_accept_encoding=True)
         for name, value in _end_to_end(request.headers, _REPLACED):
             connection.putheader(name, value)

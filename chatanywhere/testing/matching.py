@@ -179,7 +179,7 @@ def _without_secret(field: dict[str, str]) -> dict[str, str]:
 
 def _parts(data: bytes, boundary: str) -> list[dict[str, str]] | None:
     """Return the parts of a multipart body; None if it is malformed."""
-    pieces = (b"\r\n" + data).split(b"\r\n--" + boundary.encode("latin-1"))
+    pieces = (b"\r\n" + data).split(b"\r\n--" + boundary.encode("latin-1", "replace"))
     if not boundary or len(pieces) < 2 or not pieces[-1].startswith(b"--"):
         return None
     fields = []

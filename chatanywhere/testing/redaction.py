@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import html
 import re
@@ -104,8 +103,8 @@ def _in_header(name: str, value: str) -> Iterator[str]:
     scheme, _, credentials = value.partition(" ")
     if scheme.lower() == "basic":
         try:
-            pair = base64.b64decode(credentials).decode()
-        except (binascii.Error, UnicodeDecodeError):
+            pair = base64.b64decode(credentials).decode("latin-1")
+        except ValueError:
             return
         yield pair
         yield pair.partition(":")[2]

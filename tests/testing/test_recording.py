@@ -270,6 +270,7 @@ def test_several_headers_of_one_name_stay_several(path: Path, raw_server: RawSer
         ("/api?version=1", "/v1/models", "/api/models?version=1"),
         ("/api?version=1", "/v1/models?a=%20b", "/api/models?a=%20b&version=1"),
         ("", "/v1/models/a%2Fb", "/v1/models/a%2Fb"),
+        ("/路?x=路", "/v1/models", "/%E8%B7%AF/models?x=%E8%B7%AF"),
         ("", "/v1/models/\xe9", "/v1/models/%E9"),
     ],
 )
@@ -345,7 +346,14 @@ def test_the_service_is_asked_through_the_proxy_of_the_environment(
         assert post(server).status_code == 200
         assert raw_server.requests[0].startswith(f"CONNECT {upstream.url.removeprefix('https://')} ".encode())
         assert b"Abc0123456789" not in raw_server.requests[0]
-        for proxy in ("socks5://127.0.0.1:9", "http://user:secret@127.0.0.1:9", "https://127.0.0.1:9", "http://"):
+        for proxy in (
+            "socks5://127.0.0.1:9",
+            "http://user:secret@127.0.0.1:9",
+            "https://127.0.0.1:9",
+            "http://",
+            "http://h:x",
+            "http://[::1",
+        ):
             monkeypatch.setenv("https_proxy", proxy)
             response = post(server)
             assert response.status_code == 502
@@ -391,6 +399,12 @@ def test_an_upstream_that_is_no_url_is_refused(path: Path, upstream: str) -> Non
     with pytest.raises(TypeError, match="upstream"):
         LoopbackServer.record(path, upstream.encode())  # type: ignore[arg-type]
     assert not path.exists()
+
+
+def test_a_key_in_a_wrong_url_is_not_shown(path: Path) -> None:
+    """The error leaves the query out."""
+    with pytest.raises(ValueError, match=r"'ftp://example\.com/v1'"):
+        LoopbackServer.record(path, f"ftp://example.com/v1?key={KEY}")
 
 
 def test_a_password_in_the_url_is_refused_and_not_shown(path: Path) -> None:
@@ -941,6 +955,19 @@ def test_a_compressed_answer_is_recorded_unpacked(path: Path, raw_server: RawSer
     assert record_from(path, raw_server, post).json()["error"] == f"wrong key {KEY}" * 100
     assert KEY not in path.read_text()
     assert "wrong key ****" in replayed(path, post).json()["error"]
+
+
+@pytest.mark.parametrize("value", ["Basic", "Basic ?", "Basic \xff", "Basic ////", " ", "Bearer"])
+def test_credentials_that_are_none_are_sent_on(path: Path, raw_server: RawServer, value: str) -> None:
+    """What is malformed in the place of a key is for the service to refuse."""
+    raw_server.answer(json_answer({"error": "no"}, "401 Unauthorized"))
+    request = raw_chat(chat()).replace(f"Bearer {KEY}".encode(), value.encode("latin-1"))
+    assert raw_exchange_status(record_from(path, raw_server, lambda server: raw_exchange(server, request))) == 401
+    assert raw_exchange_status(replayed(path, lambda server: raw_exchange(server, request))) == 401
+
+
+def raw_exchange_status(answer: bytes) -> int:
+    return int(answer.split()[1])
 
 
 def test_a_header_without_a_secret_has_none(path: Path, raw_server: RawServer) -> None:
