@@ -186,11 +186,12 @@ class UpstreamAnswer:
         if coding not in ("identity", "gzip", "x-gzip", "deflate"):
             raise http.client.HTTPException(f"the answer is compressed by {coding}, which was not asked for")
         self._is_packed = coding != "identity" and self._response.length != 0
-        transfer_coding, length = headers.get("Transfer-Encoding"), headers.get("Content-Length")
+        transfer_coding = headers.get("Transfer-Encoding")
+        lengths = set(headers.get_all("Content-Length", []))
         if transfer_coding and not self._response.chunked:
             raise http.client.HTTPException(f"the answer is sent in the transfer coding {transfer_coding}")
-        if length is not None and not re.fullmatch(r"[0-9]+", length):
-            raise http.client.HTTPException(f"the answer has a malformed Content-Length: {length}")
+        if len(lengths) > 1 or not all(re.fullmatch(r"[0-9]+", length) for length in lengths):
+            raise http.client.HTTPException(f"the answer has a malformed Content-Length: {', '.join(sorted(lengths))}")
         if self._response.chunked or self._is_packed:
             self._leave_out("content-length", *["content-encoding"] * self._is_packed)
             self.headers.append(("Transfer-Encoding", "chunked"))
@@ -250,7 +251,7 @@ def _end_to_end(headers: http.client.HTTPMessage, replaced: set[str]) -> Iterato
     named = {name.strip().lower() for value in headers.get_all("Connection", []) for name in value.split(",")}
     for name, value in headers.items():
         if name.lower() not in replaced | named:
-            yield name, " ".join(value.splitlines())
+            yield name, re.sub(r"[\r\n]+[ \t]*", " ", value)
 
 
 class _Incoming(io.RawIOBase):

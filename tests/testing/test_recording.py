@@ -77,7 +77,7 @@ def without_head(data: bytes) -> bytes:
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def ends_of(path: Path) -> list[str]:
@@ -212,6 +212,7 @@ def test_any_method_is_recorded(path: Path, method: str) -> None:
         (b"HTTP/1.0 200 OK\r\n\r\n\xff\x00", b"\xff\x00"),
         (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none", b"one"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n1;x=y\r\na\r\n0\r\nTrailer: x\r\n\r\n", b"a"),
+        (b'HTTP/1.1 200 OK\r\nOdd"(): \x00\x85\xff\r\n: none\r\nContent-Length: 3\r\n\r\none', b"one"),
         (b"HTTP/1.1 599 Odd\r\nContent-Length: 2\r\nX-Folded: a\r\n b\r\n\r\n{}", b"{}"),
     ],
 )
@@ -252,6 +253,56 @@ def test_several_headers_of_one_name_stay_several(path: Path, raw_server: RawSer
     assert first.split(b"\r\n")[1:5] == [b"Vary: a", b"X-Mine: b", b"Vary: c", b"Content-Length: 0"]
     assert b"Hop" not in first
     assert b"Keep-Alive" not in first
+
+
+ANSWERS = (
+    [
+        b"HTTP/1.1 200 OK\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"\r\n",
+        b"5\r\nhello\r\n",
+        b"3\r\n12",
+        b"3\r\n",
+        b"0\r\n\r\n",
+    ],
+    [b"HTTP/1.1 401 No\r\n", b"Content-Length: 12\r\n", b"X: y\r\n", b"\r\n", b"hello", b" world!"],
+    [b"HTTP/1.0 200 OK\r\n", b"Content-Encoding: gzip\r\n", b"\r\n", gzip.compress(b"hello " * 99)],
+)
+WRONG = (
+    b"",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b":",
+    b"\xff",
+    b"ffffffff\r\n",
+    b"-1\r\n",
+    b"HTTP/1.1 100 C\r\n\r\n",
+    b"X: \x85\r\n",
+)
+
+
+def test_whatever_a_service_sends_is_replayed_as_it_was_passed_on(path: Path, raw_server: RawServer) -> None:
+    """Of an answer with something wrong at any place the client gets the same bytes both times, or there is none."""
+    passed_on: list[bytes] = []
+    request = raw_chat(chat())
+    with LoopbackServer.record(path, raw_server.url) as server:
+
+        @given(
+            st.sampled_from(ANSWERS), st.integers(0, 6), st.integers(0, 20), st.integers(0, 3), st.sampled_from(WRONG)
+        )
+        def check(steps: list[bytes], which: int, start: int, size: int, wrong: bytes) -> None:
+            step = steps[which % len(steps)]
+            changed = step[:start] + wrong + step[start + size :]
+            raw_server.answer(*steps[: which % len(steps)], changed, *steps[which % len(steps) + 1 :])
+            passed_on.append(raw_exchange(server, request))
+
+        check()
+    recorded = [answer for answer in passed_on if b"no answer from" not in answer]
+    assert len(ends_of(path)) == len(recorded) > 0
+    with LoopbackServer.replay(path, speed=0) as server:
+        assert [raw_exchange(server, request) for _ in recorded] == recorded
 
 
 # Where requests go
@@ -428,6 +479,7 @@ def test_a_password_in_the_url_is_refused_and_not_shown(path: Path) -> None:
         [b"HTTP/1.1 103 Early Hints\r\n\r\n" * 200],
         [b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"],
         [b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n"],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nfour"],
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"],
         [b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\n"],
         [b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000],
