@@ -19,7 +19,7 @@ _LONG = 12  # characters from which a value is looked for inside of words, and i
 _LONGEST = 256  # characters of a value that are looked for in all the ways to write them
 
 _HEADER = re.compile(
-    r"authorization|authentication|(?:^|-)auth(?:-|$)|cookie|password|secret|signature|credential|organization|project|"
+    r"authorization|authentication|(?:^|-)auth(?:-|$)|cookie|password|secret|signature|credential|session|organization|project|"
     r"(?:^|[-_])(?:api)?-?(?:key|token)$",
     re.I,
 )
@@ -129,13 +129,13 @@ def _pattern(values: frozenset[str]) -> re.Pattern[bytes]:
 
 
 def _written(letter: str) -> bytes:
-    """Return a pattern of the ways to write a letter: as it is, or with the escapes of URLs, JSON and HTML."""
+    """Return a pattern of the ways to write a letter: as it is, or with escapes of URLs, JSON and HTML, or of these."""
     plain = {letter.encode(errors="replace"), letter.encode("latin-1", errors="replace")}
     ways = {re.escape(each) for each in plain}
-    ways |= {b"(?i:%b)" % b"".join(b"%%%02x" % byte for byte in each) for each in plain}
-    ways.add(rb"(?i:\\u%04x)" % ord(letter))
+    ways |= {b"(?i:%b)" % b"".join(b"%%(?:25)*%02x" % byte for byte in each) for each in plain}
+    ways.add(rb"(?i:\\{1,8}u%04x)" % ord(letter))
     if letter in "\"\\/'":
-        ways.add(re.escape(b"\\" + letter.encode()))
+        ways.add(rb"\\{1,8}%b" % re.escape(letter.encode()))
     if letter == " ":
         ways.add(re.escape(b"+"))
     if (escaped := html.escape(letter)) != letter:

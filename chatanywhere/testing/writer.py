@@ -199,7 +199,7 @@ class ResponseWriter:
         Args:
             status: its status.
             headers: its headers, without `Connection`.
-            pieces: its body, each piece of which leaves at once; asked for also where it has none.
+            pieces: its body, each piece of which leaves at once; not asked for where there is none to be sent.
 
         Raises:
             ResponseOver: a fault ended it early.

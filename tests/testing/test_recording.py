@@ -902,6 +902,8 @@ ECHOES: dict[str, Callable[[str], str]] = {
     "in a URL": lambda key: quote(key, safe=""),
     "all escaped": url_encoded,
     "in JSON": lambda key: json.dumps(json.dumps(key)).replace("/", "\\/"),
+    "in JSON in JSON": lambda key: json.dumps(json.dumps(json.dumps(key).replace("/", "\\/").replace("+", "\\u002b"))),
+    "in a URL in a URL": lambda key: quote(quote(key, safe=""), safe=""),
     "by numbers": lambda key: "".join(f"\\u{ord(letter):04x}" for letter in key),
     "in base64": lambda key: base64.b64encode(f"user:{key}".encode()).decode(),
     "in base64 for URLs": lambda key: base64.urlsafe_b64encode(f"{key}!".encode()).decode(),
