@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._account import Balance, UsageRecord
     from ._async_client import AsyncClient, AsyncStream
     from ._client import Client
+    from ._conversation import AsyncConversation, Conversation
     from ._embeddings import Embeddings
     from ._errors import (
         APIConnectionError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ._request import RawResponse
     from ._stream import Stream
     from ._tools import AsyncToolStream, ToolStream
+    from ._turn import Turn
     from ._types import (
         Choice,
         Completion,
@@ -69,6 +71,7 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AsyncClient",
+    "AsyncConversation",
     "AsyncGeneratorProvider",
     "AsyncStream",
     "AsyncToolStream",
@@ -82,6 +85,7 @@ __all__ = [
     "Client",
     "Completion",
     "ConflictError",
+    "Conversation",
     "Embeddings",
     "Extra",
     "Finished",
@@ -111,6 +115,7 @@ __all__ = [
     "ToolRun",
     "ToolStarted",
     "ToolStream",
+    "Turn",
     "UnprocessableEntityError",
     "Usage",
     "UsageRecord",
@@ -122,11 +127,13 @@ _HOMES = {
     "Client": "_client",
     "Embeddings": "_embeddings",
     "RawResponse": "_request",
+    "Turn": "_turn",
     "image": "_picture",
     "AsyncClient": "_async_client",
     "AsyncStream": "_async_client",
     "Stream": "_stream",
     **dict.fromkeys(("AsyncToolStream", "ToolStream"), "_tools"),
+    **dict.fromkeys(("AsyncConversation", "Conversation"), "_conversation"),
     **dict.fromkeys(("Balance", "UsageRecord"), "_account"),
     **dict.fromkeys(("Retry", "Timeout"), "_policy"),
     **dict.fromkeys(("AsyncGeneratorProvider", "ChatAnywhere", "ChatAnywhereAPI"), "provider"),

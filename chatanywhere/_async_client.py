@@ -20,7 +20,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ._call import Call, Step, Waiting
+from ._call import Call, State, Step, Waiting
 from ._config import Model, Settings, Url
 from ._errors import ChatAnywhereError
 from ._http.exchange import Exchange
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._account import Balance, UsageRecord
+    from ._conversation import AsyncConversation
     from ._embeddings import Embeddings
     from ._group import CallGroup
     from ._request import Files, RawResponse
@@ -253,7 +254,14 @@ class AsyncStream(BaseStream[Parsed]):
             if event is Step.END:
                 raise StopAsyncIteration
             if isinstance(event, Step):
-                await self._driver.perform(event)
+                await self._perform(event)
+
+    async def _perform(self, step: Step) -> None:
+        try:
+            await self._driver.perform(step)
+        except BaseException:
+            self._call_back()  # the task is cancelled, which ends the stream
+            raise
 
     def events(self) -> AsyncIterator[Event]:
         """Return an iterator of all that the answer tells, not its text only. Takes the place of iterating the stream.
@@ -278,6 +286,8 @@ class AsyncStream(BaseStream[Parsed]):
     async def aclose(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
         self._close()
+        if self._call.state is not State.WAITING:  # else whoever reads learns of it
+            self._call_back()
 
     async def close(self) -> None:
         """Another name of `aclose`."""
@@ -289,7 +299,7 @@ class AsyncStream(BaseStream[Parsed]):
             if step is Step.END:
                 raise RuntimeError("the stream could not be opened: make another call")
             assert isinstance(step, Step), "there is no event before there is an answer"
-            await self._driver.perform(step)
+            await self._perform(step)
         return self
 
     async def __aexit__(
@@ -311,7 +321,7 @@ class _Events(AsyncIterator[Event]):
                 raise StopAsyncIteration
             if not isinstance(event, Step):
                 return event
-            await self._stream._driver.perform(event)
+            await self._stream._perform(event)
 
 
 class _Chunks(AsyncIterator[dict[str, Any]]):
@@ -343,7 +353,7 @@ class _Chunks(AsyncIterator[dict[str, Any]]):
                 event = Step.END
             self._waiting = iter(stream._new_chunks())
             if isinstance(event, Step) and event is not Step.END:
-                await stream._driver.perform(event)
+                await stream._perform(event)
 
 
 class AsyncClient:
@@ -528,6 +538,29 @@ class AsyncClient:
             awaits=True,
         )
         return AsyncToolStream(self, rounds)
+
+    def conversation(
+        self,
+        system: str | None = None,
+        *,
+        messages: MessagesLike = (),
+        model: Model | None = None,
+        max_messages: int | None = None,
+        max_chars: int | None = None,
+        **options: Any,
+    ) -> AsyncConversation:
+        """Begin a conversation; see `Client.conversation`."""
+        from ._conversation import AsyncConversation
+
+        return AsyncConversation(
+            self,
+            system,
+            messages=messages,
+            model=model,
+            max_messages=max_messages,
+            max_chars=max_chars,
+            **options,
+        )
 
     async def models(
         self,

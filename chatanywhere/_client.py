@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._account import Balance, UsageRecord
     from ._async_client import AsyncClient
     from ._config import Model, Url
+    from ._conversation import Conversation
     from ._embeddings import Embeddings
     from ._request import Files, RawResponse
     from ._service import Service
@@ -288,6 +289,42 @@ class Client:
             awaits=False,
         )
         return ToolStream(self, rounds)
+
+    def conversation(
+        self,
+        system: str | None = None,
+        *,
+        messages: MessagesLike = (),
+        model: Model | None = None,
+        max_messages: int | None = None,
+        max_chars: int | None = None,
+        **options: Any,
+    ) -> Conversation:
+        """Begin a conversation, which remembers what is said. Nothing is sent.
+
+        Args:
+            system: the system message.
+            messages: what has been said before, as in `stream`.
+            model: instead of the client's.
+            max_messages: how many messages are sent at most, without the system message and with the question. Whole
+                turns are left out, the oldest first; the question is always sent.
+            max_chars: the same for the characters of their texts.
+            options: of all turns, as in `complete`.
+
+        Raises:
+            ValueError, TypeError: an argument can't be used.
+        """
+        from ._conversation import Conversation
+
+        return Conversation(
+            self,
+            system,
+            messages=messages,
+            model=model,
+            max_messages=max_messages,
+            max_chars=max_chars,
+            **options,
+        )
 
     def models(
         self,

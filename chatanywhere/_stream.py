@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from ._accumulator import Accumulator
 from ._call import Call, State, Step
 from ._errors import ChatAnywhereError, OutputError, StreamCancelledError
 from ._http.exchange import HTTPResponse
+from ._policy import logger
 from ._types import Completion, Event, Parsed, TextDelta
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 T = TypeVar("T")
 
 _WAITING = State.WAITING
+
+Status: TypeAlias = Literal["open", "complete", "failed", "cancelled", "closed"]
+"""What has become of a stream."""
 
 
 class BaseStream(Generic[Parsed]):
@@ -30,7 +38,9 @@ class BaseStream(Generic[Parsed]):
         self._accumulator = Accumulator(keep_text=keep_text)
         self._outdated = False  # what it holds is an earlier attempt's
         self._closed = False  # before its end
-        self._failure = ""
+        self._error: ChatAnywhereError | None = None  # with which it failed, without its traceback: that holds it
+        self._over = False  # whoever has the stream knows that it has ended
+        self._callbacks: list[Callable[[Any], object]] = []
         self._drop_chunks = not keep_text
         self._chunks: list[str] = []  # those of the attempt that `_new_chunks` has looked at, and
         self._given = 0  # how many of them it has given out
@@ -52,8 +62,10 @@ class BaseStream(Generic[Parsed]):
                     call.chunks.clear()
                 if event is Step.OPEN:
                     self._outdated = True
-                elif event is Step.END and self._outdated:
-                    self._begin_anew()
+                elif event is Step.END:
+                    if self._outdated:
+                        self._begin_anew()
+                    self._call_back()
                 return event
             if self._outdated:
                 self._begin_anew()
@@ -66,7 +78,8 @@ class BaseStream(Generic[Parsed]):
                     self._begin_anew()
                 self._accumulator.add(arrived)
             error.partial = self.text
-            self._failure = f"{type(error).__name__}: {error}"
+            self._error = copy.copy(error)
+            self._call_back()
             raise
         except BaseException:
             call.cancel()  # an event may be lost, so nothing may follow it
@@ -123,9 +136,10 @@ class BaseStream(Generic[Parsed]):
             OutputError: it is no instance of the type that `response_format` asked for.
             RuntimeError: the stream has not been read to its end, or there will be none; the message says why.
         """
-        state = self._state()
-        if state != "complete":
-            raise RuntimeError(f"the answer is not complete: {_WHY_INCOMPLETE[state].format(self._failure)}")
+        status = self.status
+        if status != "complete":
+            failure = f"{type(self._error).__name__}: {self._error}"
+            raise RuntimeError(f"the answer is not complete: {_WHY_INCOMPLETE[status].format(failure)}")
         whole: Completion[Any] = self._accumulator.completion(
             self.request_id, self._call.chunks, model=self._call.name or None
         )
@@ -161,8 +175,9 @@ class BaseStream(Generic[Parsed]):
             raise RuntimeError("the stream has not been opened: enter it, or ask for its first piece")
         return self._call.response
 
-    def _state(self) -> str:
-        """What has become of the stream, in a word."""
+    @property
+    def status(self) -> Status:
+        """What has become of it: `"open"`, `"complete"`, `"failed"`, `"cancelled"`, or `"closed"` before its end."""
         state = self._call.state
         if state is State.COMPLETE:
             return "complete"
@@ -172,7 +187,32 @@ class BaseStream(Generic[Parsed]):
             return "closed"
         return "cancelled" if state is State.CANCELLED or self._call.scope.cancelled else "open"
 
+    @property
+    def error(self) -> ChatAnywhereError | None:
+        """A copy of the error that it ended with, without traceback; None as long as there is none."""
+        return self._error
+
     # Ending -------------------------------------------------------------------------------------------------
+
+    def add_done_callback(self, function: Callable[[Self], object]) -> None:
+        """Have a function called with the stream when it has ended, once, however that came: `status` tells.
+
+        It is called by whoever learns of the end: the one who reads, closes, or lets go of the stream, before any error
+        is raised. So after a `cancel()` it is the reader who calls it. If the stream has ended already, it is called
+        now. What it raises is logged.
+        """
+        self._callbacks.append(function)
+        if self._over:
+            self._call_back()
+
+    def _call_back(self) -> None:
+        """Tell those who wanted to know that the stream has ended."""
+        self._over = True
+        while self._callbacks:
+            try:
+                self._callbacks.pop(0)(self)
+            except Exception:
+                logger.exception("a callback of a stream has failed")
 
     def cancel(self) -> None:
         """Stop at once, from any thread or task or a signal handler; a reader gets `StreamCancelledError`.
@@ -182,15 +222,16 @@ class BaseStream(Generic[Parsed]):
         self._call.cancel()
 
     def _close(self) -> None:
-        self._closed = self._closed or self._state() == "open"
+        self._closed = self._closed or self.status == "open"
         self.cancel()
 
     def __del__(self) -> None:
         with suppress(Exception):  # nothing is to be done about it, and at exit modules may be gone
             self.cancel()
+            self._call_back()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._state()}, {len(self.text)} characters>"
+        return f"<{type(self).__name__} {self.status}, {len(self.text)} characters>"
 
 
 _WHY_INCOMPLETE = {
@@ -292,6 +333,10 @@ class Stream(BaseStream[Parsed]):
             if not mine:
                 self._refuse_second_reader()
             return function()
+        except BaseException:
+            if mine and self.status != "open":  # Ctrl-C, for one, ends it
+                self._call_back()
+            raise
         finally:
             if mine:
                 self._turn.release()
@@ -299,6 +344,11 @@ class Stream(BaseStream[Parsed]):
     def close(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
         self._close()
+        if self._turn.acquire(blocking=False):  # else whoever reads learns of it
+            try:
+                self._call_back()
+            finally:
+                self._turn.release()
 
     def __enter__(self) -> Stream[Parsed]:
         return self

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 _MOST = 32
 """Functions that run at the same time; how many calls there are, the model says."""
 
-_Outcome: TypeAlias = "tuple[ToolFinished, str]"
-"""What became of a call, and what the model is told of it."""
-
 _Step: TypeAlias = "ToolEvent | Sequence[ToolCall] | Awaitable[object] | None"
 
 
@@ -106,21 +103,20 @@ class Rounds:
             calls = completion.tool_calls
             if not calls or rounds == self._max_rounds:
                 break
-            outcomes: dict[int, _Outcome] = {}
+            outcomes: dict[int, ToolFinished] = {}
             for batch in [calls] if self._parallel else [(call,) for call in calls]:
                 for call in batch:
                     yield ToolStarted(call)
-                new: list[_Outcome] = yield batch
-                for finished, told in new:
-                    outcomes[id(finished.call)] = finished, told
+                new: list[ToolFinished] = yield batch
+                for finished in new:
+                    outcomes[id(finished.call)] = finished
                     yield finished
                 if len(new) < len(batch):
                     raise self.expired()
-            for call in calls:
-                told = outcomes[id(call)][1]
-                self.messages.append({"role": "tool", "tool_call_id": call.id, "content": told})
+            results = tuple(outcomes[id(call)] for call in calls)
+            self.messages += map(tool_message, results)
             if self._on_round is not None:
-                said = self._on_round(completion, tuple(outcomes[id(call)][0] for call in calls))
+                said = self._on_round(completion, results)
                 if self._awaits and inspect.isawaitable(said):
                     yield said
             self._demand_no_more()
@@ -226,21 +222,26 @@ def _checked(max_rounds: int) -> int:
     return max_rounds
 
 
-def _returned(call: ToolCall, result: Any) -> _Outcome:
+def tool_message(finished: ToolFinished) -> dict[str, Any]:
+    """Return the message that tells the model what became of a call."""
+    return {"role": "tool", "tool_call_id": finished.call.id, "content": finished.content}
+
+
+def _returned(call: ToolCall, result: Any) -> ToolFinished:
     """The outcome of a call whose function has returned.
 
     Raises:
         ValueError: what it returned has no JSON.
     """
-    return ToolFinished(call, result), result if isinstance(result, str) else to_json(result)
+    return ToolFinished(call, result, content=result if isinstance(result, str) else to_json(result))
 
 
-def _failed(call: ToolCall, error: Exception) -> _Outcome:
+def _failed(call: ToolCall, error: Exception) -> ToolFinished:
     try:
         words = str(error)
     except Exception:  # its class is the program's; the model has to be told something all the same
         words = "no words"
-    return ToolFinished(call, error=error), f"{type(error).__name__}: {words}"
+    return ToolFinished(call, error=error, content=f"{type(error).__name__}: {words}")
 
 
 class BaseToolStream(Generic[Parsed]):
@@ -355,17 +356,17 @@ def _answer(client: Client, rounds: Rounds, request: dict[str, Any]) -> Generato
         return stream.completion
 
 
-def _run(rounds: Rounds, calls: Sequence[ToolCall]) -> list[_Outcome]:
+def _run(rounds: Rounds, calls: Sequence[ToolCall]) -> list[ToolFinished]:
     """Run functions until the time is up, in threads, for these can be left alone then."""
     waiting = deque(calls)
-    mailbox: queue.SimpleQueue[_Outcome | BaseException] = queue.SimpleQueue()
+    mailbox: queue.SimpleQueue[ToolFinished | BaseException] = queue.SimpleQueue()
 
     def work() -> None:
         with suppress(IndexError):
             while True:
                 mailbox.put(_outcome(rounds, waiting.popleft()))
 
-    outcomes: list[_Outcome] = []
+    outcomes: list[ToolFinished] = []
     rounds.left()
     try:
         for _ in calls[:_MOST]:
@@ -383,7 +384,7 @@ def _run(rounds: Rounds, calls: Sequence[ToolCall]) -> list[_Outcome]:
     return outcomes
 
 
-def _outcome(rounds: Rounds, call: ToolCall) -> _Outcome | BaseException:
+def _outcome(rounds: Rounds, call: ToolCall) -> ToolFinished | BaseException:
     try:
         function, _ = rounds.bind(call)
         return _returned(call, function())
@@ -488,11 +489,11 @@ class AsyncToolStream(BaseToolStream[Parsed]):
         await self.aclose()
 
 
-async def _run_async(rounds: Rounds, calls: Sequence[ToolCall]) -> list[_Outcome]:
+async def _run_async(rounds: Rounds, calls: Sequence[ToolCall]) -> list[ToolFinished]:
     """Run coroutine functions on the loop, and others in threads, until the time is up."""
     import anyio  # here and below, for the blocking client does without
 
-    outcomes: list[_Outcome] = []
+    outcomes: list[ToolFinished] = []
     failures: list[BaseException] = []
     free = anyio.Semaphore(_MOST)
     left = rounds.left()
@@ -522,7 +523,7 @@ async def _run_async(rounds: Rounds, calls: Sequence[ToolCall]) -> list[_Outcome
     return outcomes
 
 
-async def _outcome_async(rounds: Rounds, call: ToolCall) -> _Outcome:
+async def _outcome_async(rounds: Rounds, call: ToolCall) -> ToolFinished:
     import anyio
 
     try:

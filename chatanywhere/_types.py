@@ -187,11 +187,16 @@ class ToolStarted:
 
 @dataclass(frozen=True, slots=True)
 class ToolFinished:
-    """A function that the model called has returned `result`, or has failed with `error`, which the model is told."""
+    """A function that the model called has returned `result`, or has failed with `error`.
+
+    Attributes:
+        content: what the model is told of it.
+    """
 
     call: ToolCall
     result: Any = field(default=None, hash=False)
     error: Exception | None = None
+    content: str = field(default="", compare=False)
 
 
 ToolEvent: TypeAlias = Event | ToolStarted | ToolFinished

@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 import chatanywhere
-from chatanywhere import AsyncClient, AsyncStream, AsyncToolStream, Client, Stream, ToolStream
+from chatanywhere import (
+    AsyncClient,
+    AsyncConversation,
+    AsyncStream,
+    AsyncToolStream,
+    Client,
+    Conversation,
+    Stream,
+    ToolStream,
+)
 from chatanywhere._config import Settings
 
 PACKAGE = Path(chatanywhere.__file__).parent
@@ -74,7 +83,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_protocols.head _protocols.json_body _protocols.protocol _protocols.service",
     "_service": "_types _policy _secrets _config _hosts _call _schema _http.transport _protocols.json_body "
     "_protocols.protocol",
-    "_stream": "_errors _types _accumulator _http.exchange _call",
+    "_stream": "_errors _types _policy _accumulator _http.exchange _call",
     "_group": "_errors _policy _http.scope _call",
     "_account": "_errors _policy _protocols.decoder _protocols.fields _protocols.protocol _service _group",
     "_embeddings": "_errors _types _policy _protocols.fields _protocols.head _protocols.protocol _service _group",
@@ -82,10 +91,19 @@ MAY_IMPORT: dict[str, str | None] = {
     "_request": "_policy _http.form _protocols.decoder _protocols.head _protocols.json_body _protocols.json_text "
     "_protocols.protocol _config _call _service",
     # The one before the last in as_async().
-    "_client": "_types _policy _config _service _stream _account _embeddings _request _tools _async_client typing",
-    "_async_client": "_errors _types _policy _config _call _service _group _stream _account _embeddings _request "
-    "_tools _http.exchange _http.receiver _http.scope typing",
+    "_client": "_types _policy _config _service _stream _account _conversation _embeddings _request _tools "
+    "_async_client typing",
+    "_async_client": "_errors _types _policy _config _call _service _group _stream _account _conversation _embeddings "
+    "_request _tools _http.exchange _http.receiver _http.scope typing",
     "_tools": "_errors _types _policy _schema _stream _client _async_client _protocols.protocol",
+    "_attachment": "_picture",
+    "_markdown": "",
+    "_seam": "",
+    "_transcript": "",
+    "_history": "_types _protocols.json_body _protocols.protocol",
+    "_turn": "_errors _types _config _schema _stream _async_client _tools _history _seam _protocols.json_body",
+    "_conversation": "_errors _types _policy _config _stream _client _async_client _attachment _history _markdown "
+    "_transcript _turn",
     "typing": "_types",
     "provider": "_types _protocols _account _config _call _service _stream _async_client typing",
     "testing": "testing.server testing.request testing.replies testing.faults",
@@ -122,7 +140,7 @@ LIBRARIES: dict[str, set[str]] = {
     "trio": {"_http.receiver"},  # only where it is running already
     "pydantic": {"_schema"},
     "pydantic_core": {"_schema"},
-    "typing_extensions": {"_types", "_client", "_async_client"},  # for type checkers
+    "typing_extensions": {"_types", "_stream", "_client", "_async_client", "_conversation"},  # for type checkers
     "requests": {"_http.environment", "_http.transport"},
     "urllib3": {"_http.connections", "_http.form", "_http.transport"},
     "numpy": {"_embeddings"},  # only where its arrays are asked for
@@ -178,7 +196,7 @@ def test_all_is_what_there_is() -> None:
 def test_importing_the_client_imports_no_more_than_it_needs() -> None:
     """Nothing that only some programs use is loaded for all of them."""
     unwanted = ["anyio", "tenacity", "argparse", "asyncio", "concurrent.futures", "chatanywhere.testing"]
-    unwanted += ["IPython", "pydantic", "chatanywhere._schema", "chatanywhere._tools"]
+    unwanted += ["IPython", "pydantic", "chatanywhere._schema", "chatanywhere._tools", "chatanywhere._conversation"]
     code = f"import sys; from chatanywhere import Client; print(*set({unwanted}) & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
@@ -233,11 +251,13 @@ def test_no_two_classes_share_a_name() -> None:
 
 ONLY_BLOCKING: dict[str, dict[str, str]] = {
     "Client": {"as_async": "it is async already"},
+    "Conversation": {},
     "Stream": {},
     "ToolStream": {},
 }
 ONLY_ASYNC = {
     "AsyncClient": {"aclose": "it is close there; here it has both names"},
+    "AsyncConversation": {},
     "AsyncStream": {"aclose": "it is close there; here it has both names"},
     "AsyncToolStream": {"aclose": "it is close there; here it has both names"},
 }
@@ -247,7 +267,12 @@ def public(kind: type) -> set[str]:
     return {name for name in dir(kind) if not name.startswith("_")}
 
 
-FACES = [(Client, AsyncClient), (Stream, AsyncStream), (ToolStream, AsyncToolStream)]
+FACES = [
+    (Client, AsyncClient),
+    (Conversation, AsyncConversation),
+    (Stream, AsyncStream),
+    (ToolStream, AsyncToolStream),
+]
 
 
 @pytest.mark.parametrize(("blocking", "asynchronous"), FACES)

@@ -1,0 +1,698 @@
+"""A conversation: what has been said, and the turn that is being made. It knows the client by its public names only.
+
+A turn enters the history when its answer is complete. One that is not is kept aside, to be asked again or gone on with.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from . import _transcript
+from ._attachment import FileLike, parts_of
+from ._errors import ChatAnywhereError
+from ._history import History, as_json, as_markdown, copied, question_size, read, text_of, with_text
+from ._markdown import MarkdownEscaper
+from ._policy import logger
+from ._turn import FOR_TOOLS, GO_ON, Asking, Turn
+from ._types import Completion, MessagesLike, ToolFinished, ToolRun
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ._async_client import AsyncClient, AsyncStream
+    from ._client import Client
+    from ._config import Model
+    from ._stream import Stream
+    from ._types import ResponseFormat, Wanted
+
+C = TypeVar("C", bound="Client | AsyncClient")
+
+_NOT_SAVED = (
+    *FOR_TOOLS,
+    *("extra_headers", "extra_query", "headers"),  # which may hold secrets
+    *("keep_text", "max_response_bytes", "retry", "stream", "timeout"),
+)
+
+
+class BaseConversation(Generic[C]):
+    """What the blocking and the async conversation have in common: all but the waiting."""
+
+    def __init__(
+        self,
+        client: C,
+        system: str | None = None,
+        *,
+        messages: MessagesLike = (),
+        model: Model | None = None,
+        max_messages: int | None = None,
+        max_chars: int | None = None,
+        **options: Any,
+    ) -> None:
+        if system is not None and not isinstance(system, str):
+            raise TypeError(f"system must be a str, not {type(system).__name__}")
+        self.model = model
+        self.max_messages = _limit("max_messages", max_messages)
+        self.max_chars = _limit("max_chars", max_chars)
+        self.options = _checked_options(options)
+        self._client = client
+        self._turn: Turn | None = None
+        self._asking: Callable[[], Asking | None] | None = None
+        self._lock = threading.RLock()  # reentrant, because a stream may be collected anywhere
+        self._callbacks: list[Callable[[Turn], object]] = []
+        given = [] if isinstance(messages, Sequence) and not messages else read(messages)
+        self._history = History(given if system is None else [{"role": "system", "content": system}, *given])
+
+    # What has been said -------------------------------------------------------------------------------------
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """All that has been said, the system message first, as a new list."""
+        self._settle()
+        return copied(self._history.messages)
+
+    @property
+    def system(self) -> str | None:
+        """The system message. Another one may be set at any time; the history stays."""
+        return self._history.system
+
+    @system.setter
+    def system(self, text: str | None) -> None:
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"system must be a str, not {type(text).__name__}")
+        with self._changing("system is changed"):
+            moved = self._history.set_system(text)
+            self._turn = self._turn and replace(self._turn, index=self._turn.index + moved)
+
+    @property
+    def turn(self) -> Turn | None:
+        """The last turn, complete or not; None if none has been made, or if it has been taken back."""
+        self._settle()
+        return self._turn
+
+    def __len__(self) -> int:
+        self._settle()
+        return len(self._history.messages)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.messages)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {len(self)} messages>"
+
+    def _repr_markdown_(self) -> str:
+        """Return it for a notebook; `<` is `&lt;` outside of code."""
+        escaper = MarkdownEscaper()
+        said = [f"**{escaper.escape(each['role'])}**\n\n{escaper.escape(as_markdown(each))}" for each in self.messages]
+        return "\n\n---\n\n".join(said) or "*nothing has been said yet*"
+
+    # What is changed without asking -------------------------------------------------------------------------
+
+    def undo(self) -> list[dict[str, Any]]:
+        """Take the last turn out of the history, with the rounds of tools in it, and return its messages.
+
+        A turn that is not in the history, for it was cut or failed, is forgotten too.
+
+        Raises:
+            RuntimeError: there is none, or an answer is on its way.
+        """
+        with self._changing("a turn is taken back"):
+            start = self._history.last_question()
+            if start is None:
+                raise RuntimeError("there is no turn to take back: nothing has been asked")
+            taken = self._history.messages[start:]
+            del self._history.messages[start:]
+            self._turn = None
+            return taken
+
+    def edit(self, index: int, text: str) -> None:
+        """Change the text of one message, and drop those behind it. Nothing is sent: `retry()` asks what was changed.
+
+        Args:
+            index: that of the message in `messages`.
+            text: takes the place of its text; pictures and files stay. An answer is this text and nothing else then.
+
+        Raises:
+            IndexError: there is no such message.
+            TypeError: the index is no int, or the text no str.
+            RuntimeError: an answer is on its way.
+        """
+        if not isinstance(index, int) or isinstance(index, bool):
+            raise TypeError(f"index must be an int, not {type(index).__name__}")
+        if not isinstance(text, str):
+            raise TypeError(f"text must be a str, not {type(text).__name__}")
+        with self._changing("a message is changed"):
+            messages = self._history.messages
+            size = len(messages)
+            if not -size <= index < size:
+                raise IndexError(f"there is no message {index}: the conversation has {size}")
+            index %= size
+            messages[index:] = [with_text(messages[index], text)]
+            self._turn = None
+
+    def fork(self) -> Self:
+        """Return a conversation with the same history and settings that goes on by itself, with the same client."""
+        self._settle()
+        with self._lock:
+            other = type(self)(
+                self._client,
+                model=self.model,
+                max_messages=self.max_messages,
+                max_chars=self.max_chars,
+                **self.options,
+            )
+            other._history = History(self._history.messages)
+            other._turn = self._turn and replace(self._turn, messages=copied(self._turn.messages))
+        return other
+
+    # Files --------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a file, as Markdown (`.md`, `.markdown`) or JSON (`.json`), whole or not at all.
+
+        A turn that was cut is saved too, so that `resume()` can go on with it. Of the options, those that go into a
+        request's body are saved: neither keys nor headers, nor limits. A new file has the mode 0600.
+
+        Raises:
+            ValueError: the path has another ending.
+            OSError: the file can't be written.
+        """
+        _transcript.write(path, self._record())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], client: C) -> Self:
+        """Return a conversation that was saved.
+
+        Raises:
+            ValueError: the file is another one, or damaged, or the path has another ending.
+            OSError: it can't be read.
+        """
+        record = _transcript.read(path)
+        try:
+            conversation = cls(
+                client,
+                messages=record["messages"],
+                model=record.get("model"),
+                max_messages=record.get("max_messages"),
+                max_chars=record.get("max_chars"),
+                **_saved(record.get("options", {})),
+            )
+        except (TypeError, ValueError) as exc:
+            raise ValueError(f"{os.fspath(path)} is no conversation that save() has written: {exc}") from exc
+        conversation._turn = conversation._recorded_turn(record)
+        return conversation
+
+    def _record(self) -> _transcript.Record:
+        """What a file has of it."""
+        self._settle()
+        with self._lock:
+            turn = self._turn
+            options = {name: value for name, value in _saved(self.options).items() if _has_json(value)}
+            settings = {
+                "model": list(self.model) if isinstance(self.model, tuple) else self.model,
+                "max_messages": self.max_messages,
+                "max_chars": self.max_chars,
+                "options": options or None,
+                "finish_reason": turn and turn.finish_reason,
+            }
+            record: _transcript.Record = {name: value for name, value in settings.items() if value is not None}
+            record["messages"] = copied(self._history.messages)
+            if turn and turn.status != "complete":
+                record["unfinished"] = {
+                    "messages": copied(turn.messages),
+                    "text": turn.text,
+                    "replaces": len(self._history.messages) - turn.index,
+                }
+        return record
+
+    def _recorded_turn(self, record: Mapping[str, Any]) -> Turn | None:
+        """The last turn, as a file has it."""
+        unfinished = record.get("unfinished")
+        if unfinished:
+            replaces = unfinished.get("replaces", 0)
+            index = max(0, len(self._history.messages) - (replaces if isinstance(replaces, int) else 0))
+            text = unfinished["text"]
+            asked = question_size(unfinished["messages"])
+            return Turn(unfinished["messages"], text, "cut" if text else "failed", index, asked)
+        start = self._history.last_question()
+        if start is None or self._history.messages[-1]["role"] != "assistant":
+            return None
+        messages = self._history.messages[start:]
+        text = text_of(messages[-1])
+        completion: Completion[Any] = Completion(text, finish_reason=record.get("finish_reason"))
+        return Turn(messages, text, "complete", start, question_size(messages), completion)
+
+    # Turns --------------------------------------------------------------------------------------------------
+
+    def add_done_callback(self, function: Callable[[Turn], object]) -> None:
+        """Have a function called with each `Turn` that has ended: when it is in the history, or kept aside.
+
+        What it raises is logged. A fork has none.
+        """
+        self._callbacks.append(function)
+
+    def cancel(self) -> None:
+        """Stop the answer that is being streamed, from any thread; do nothing if there is none."""
+        asking = self._asking and self._asking()
+        stream = asking.stream() if asking and asking.stream else None
+        if stream is not None:
+            stream.cancel()
+
+    def _ask(
+        self,
+        text: str | MessagesLike,
+        files: Iterable[FileLike],
+        model: Model | None,
+        options: Mapping[str, Any],
+        tools: Iterable[Callable[..., Any]] = (),
+    ) -> Asking:
+        """Begin a turn."""
+        question = _question(text, files)
+        options = _checked_options(options)
+        self._settle()
+        with self._lock:
+            self._refuse_if_busy("another question")
+            self._history.check_calls(question)
+            turn = Turn(
+                question,
+                "",
+                "failed",
+                len(self._history.messages),
+                len(question),
+                model=model or self.model,
+                _options={**self.options, **options},
+                _first=(model, options),
+                _tools=tuple(tools),
+            )
+            return self._begin(turn)
+
+    def _ask_again(self, model: Model | None, options: Mapping[str, Any]) -> Asking:
+        """Begin the last turn anew."""
+        self._settle()
+        with self._lock:
+            self._refuse_if_busy("another question")
+            turn = self._last_turn()
+            if turn is None:
+                raise RuntimeError("there is no question to ask again: nothing has been asked")
+            first_model, first_options = turn._first
+            again = Turn(
+                turn.messages[: turn.asked],
+                "",
+                "failed",
+                turn.index,
+                turn.asked,
+                model=model or first_model or self.model,
+                _options={**self.options, **first_options, **_checked_options(options)},
+                _first=turn._first,
+                _tools=turn._tools,
+            )
+            return self._begin(again)
+
+    def _ask_for_the_rest(self, model: Model | None, options: Mapping[str, Any]) -> Asking:
+        """Begin to go on with the last answer."""
+        self._settle()
+        with self._lock:
+            self._refuse_if_busy("another question")
+            turn = self._last_turn()
+            if turn is None:
+                raise RuntimeError("there is no answer to go on with: nothing has been asked")
+            messages = list(turn.messages)
+            if turn.status == "complete":
+                reason = turn.finish_reason
+                if reason != "length":
+                    why = f"finish_reason {reason!r}" if reason else "it came to its end"
+                    raise RuntimeError(f"the last answer is complete ({why}): there is no rest of it")
+                messages.pop()
+            if not turn.text:
+                raise RuntimeError("nothing of the last answer's text had come: use retry(), which asks again")
+            rest = replace(
+                turn,
+                messages=messages,
+                status="cut",
+                completion=None,
+                model=model or turn.model or self.model,
+                _options={**self.options, **turn._options, **_checked_options(options)},
+                _before=turn.completion or turn._before,
+            )
+            return self._begin(rest, rest=True)
+
+    def _last_turn(self) -> Turn | None:
+        """The turn that was made last, as far as it can be told from the history."""
+        if self._turn is not None:
+            return self._turn
+        start = self._history.last_question()
+        if start is None:
+            return None
+        messages = self._history.messages[start:]
+        return Turn(messages, text_of(messages[-1]), "complete", start, question_size(messages), Completion(""))
+
+    def _begin(self, turn: Turn, *, rest: bool = False) -> Asking:
+        new = list(turn.messages)
+        if rest:
+            new += [{"role": "assistant", "content": turn.text}, {"role": "user", "content": GO_ON}]
+        before = self._history.before(turn.index, new, max_messages=self.max_messages, max_chars=self.max_chars)
+        asking = Asking(turn, [*before, *copied(new)], rest=rest)
+        self._asking = weakref.ref(asking)  # whoever waits for the answer holds it
+        return asking
+
+    @contextmanager
+    def _answering(self, asking: Asking) -> Iterator[None]:
+        """Wait for the answer to a turn in here; if it does not come, the history stays as it is."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, ChatAnywhereError):
+                self._asking = None  # wrong use: nothing has been sent
+                raise
+            asking.fail(getattr(error, "partial", ""), error=error)
+            self._end(asking)
+            raise
+
+    def _watch(self, asking: Asking, stream: Stream | AsyncStream) -> None:
+        """Have a stream bring the answer to a turn."""
+        asking.stream = weakref.ref(stream)
+        self._asking = lambda: asking
+        stream.add_done_callback(partial(self._stream_done, asking))
+
+    def _stream_done(self, asking: Asking, stream: Stream | AsyncStream) -> None:
+        with self._lock:
+            if self._asking is None or self._asking() is not asking:
+                return
+            error: BaseException | None = stream.error
+            if stream.status == "complete":
+                try:
+                    asking.complete(stream.completion)
+                except ChatAnywhereError as exc:  # it does not fit the type that was asked for
+                    error = exc.with_traceback(None)
+            if asking.turn.status != "complete":
+                asking.fail(stream.text, stream.reasoning, error)
+        self._end(asking)
+
+    def _complete(self, asking: Asking, completion: Completion[Any]) -> Completion[Any]:
+        whole = asking.complete(completion)
+        self._end(asking)
+        return whole
+
+    def _end(self, asking: Asking) -> None:
+        """Put a turn where it belongs."""
+        with self._lock:
+            turn = asking.turn
+            if turn.status == "complete":
+                self._history.messages[turn.index :] = copied(turn.messages)
+            self._turn, self._asking = turn, None
+        for function in self._callbacks:
+            try:
+                function(turn)
+            except Exception:
+                logger.exception("a callback of a conversation has failed")
+
+    def _settle(self) -> None:
+        """Take note of the end of a stream of which its reader has not learned yet, or was kept from telling."""
+        asking = self._asking and self._asking()
+        if not asking or asking.stream is None:
+            return
+        stream = asking.stream()
+        if stream is None:
+            asking.fail("")
+            self._end(asking)
+        elif stream.status != "open":
+            self._stream_done(asking, stream)
+
+    @contextmanager
+    def _changing(self, what: str) -> Iterator[None]:
+        self._settle()
+        with self._lock:
+            self._refuse_if_busy(what)
+            yield
+
+    def _refuse_if_busy(self, what: str) -> None:
+        if self._asking is not None and self._asking() is not None:
+            raise RuntimeError(
+                f"an answer of this conversation is on its way: read it to its end or close it before {what}, or "
+                "use a copy of the conversation, made by fork()"
+            )
+
+
+class Conversation(BaseConversation["Client"]):
+    """A conversation with a model. Made by `Client.conversation`.
+
+    A turn enters the history when its answer is complete, whatever its finish reason. If it fails or is cancelled, the
+    history is as before: the error has the text so far as `partial`, `turn` has it too, `retry()` asks again, and
+    `resume()` goes on where the answer was cut.
+
+    One turn is made at a time; `fork()` makes a copy for another. The history holds JSON: messages that are objects
+    are read when they come in.
+
+    Attributes:
+        model: of all turns that name none.
+        options: of all turns, as in `Client.complete`.
+        max_messages: how many messages are sent at most, the system message apart, the question included. As many of
+            the last whole turns are sent as there is room for. The question is always sent.
+        max_chars: the same for the characters of their texts.
+    """
+
+    def send(
+        self,
+        text: str | MessagesLike,
+        files: Iterable[FileLike] = (),
+        *,
+        model: Model | None = None,
+        response_format: ResponseFormat[Wanted] = None,
+        **options: Any,
+    ) -> Completion[Wanted]:
+        """Ask, and return the whole answer, which is then in the history. An answer that was cut is asked for again.
+
+        Args:
+            text: the question; or messages, such as what functions have returned, as in `Client.stream`.
+            files: paths, or pairs of a name and bytes: PNG, JPEG, GIF and WebP go along as pictures, text (UTF-8) with
+                its name. A URL is that of a picture.
+            model: for this answer only.
+            response_format: as in `Client.complete`. An answer that does not fit does not enter the history.
+            options: for this answer, as in `Client.complete`.
+
+        Raises:
+            ChatAnywhereError: there is no answer, or not the whole of it.
+            RuntimeError: another answer is on its way, or functions that were called have not been answered.
+            ValueError, TypeError: an argument can't be sent. Nothing has been.
+            OSError: a file can't be read. Nothing has been sent.
+        """
+        return self._read(self._ask(text, files, model, {**_wanting(response_format), **options}))
+
+    def stream(
+        self,
+        text: str | MessagesLike,
+        files: Iterable[FileLike] = (),
+        *,
+        model: Model | None = None,
+        response_format: ResponseFormat[Wanted] = None,
+        **options: Any,
+    ) -> Stream[Wanted]:
+        """Ask, and return the answer's stream, as `Client.stream` does. Arguments and errors are those of `send`.
+
+        When it has been read to its end, in whatever way, the turn is in the history; if it is left before, it is not.
+        """
+        return self._stream(self._ask(text, files, model, {**_wanting(response_format), **options}))
+
+    def retry(self, *, model: Model | None = None, **options: Any) -> Completion:
+        """Ask the last question again, and return the answer, which takes the place of the last one.
+
+        It is asked as before, with its functions if it was `run_tools` that did. If that fails, the history stays.
+
+        Args:
+            model: for this answer only.
+            options: for this answer, instead of those with which it was asked before.
+
+        Raises: as `send`, and
+            RuntimeError: nothing has been asked.
+        """
+        asking = self._ask_again(model, options)
+        return self._run(asking).completion if asking.turn._tools else self._read(asking)
+
+    def stream_retry(self, *, model: Model | None = None, **options: Any) -> Stream:
+        """Do what `retry` does, and return the stream of the answer. No functions are run."""
+        return self._stream(self._ask_again(model, options))
+
+    def resume(self, *, model: Model | None = None, **options: Any) -> Completion:
+        """Go on with the last answer, if it was cut, cancelled, or ended by `"length"`; return the whole of it.
+
+        The model is sent what has come, and asked to go on. What it says again is left out. The whole is the turn then;
+        the request to go on is not in the history. If it is cut again, it can be resumed again.
+
+        The completion is that of the last request with the whole text; its usage is the sum of what is known.
+
+        Args:
+            model: for the rest of the answer.
+            options: as in `retry`.
+
+        Raises: as `send`, and
+            RuntimeError: there is nothing to go on with; the message says why.
+        """
+        return self._read(self._ask_for_the_rest(model, options))
+
+    def stream_resume(self, *, model: Model | None = None, **options: Any) -> Stream:
+        """Do what `resume` does, and return the stream of the rest, as the model says it.
+
+        What it says again is in the stream, and not in the history.
+        """
+        return self._stream(self._ask_for_the_rest(model, options))
+
+    def run_tools(
+        self,
+        text: str | MessagesLike,
+        tools: Iterable[Callable[..., Any]],
+        files: Iterable[FileLike] = (),
+        *,
+        model: Model | None = None,
+        on_round: Callable[[Completion, Sequence[ToolFinished]], object] | None = None,
+        **options: Any,
+    ) -> ToolRun:
+        """Ask, and run the functions that the model calls; see `Client.run_tools`, which has the other options.
+
+        The question, the rounds and the answer enter the history together. `messages` of what is returned is what was
+        sent and the answer. If `max_rounds` ends it, the model waits for results: `undo()` takes the turn back.
+        """
+        return self._run(self._ask(text, files, model, {"on_round": on_round, **options}, tools))
+
+    def _read(self, asking: Asking) -> Completion[Any]:
+        with self._answering(asking):
+            return self._complete(asking, self._client.complete(**asking.request()))
+
+    def _stream(self, asking: Asking) -> Stream[Any]:
+        with self._answering(asking):
+            stream = self._client.stream(**asking.request())
+        self._watch(asking, stream)
+        return stream
+
+    def _run(self, asking: Asking) -> ToolRun[Any]:
+        with self._answering(asking):
+            run = self._client.run_tools(**asking.request_with_tools())
+            self._complete(asking, run.completion)
+        return run
+
+
+class AsyncConversation(BaseConversation["AsyncClient"]):
+    """The same conversation for asyncio and trio. Made by `AsyncClient.conversation`."""
+
+    async def send(
+        self,
+        text: str | MessagesLike,
+        files: Iterable[FileLike] = (),
+        *,
+        model: Model | None = None,
+        response_format: ResponseFormat[Wanted] = None,
+        **options: Any,
+    ) -> Completion[Wanted]:
+        """Ask, and return the whole answer; see `Conversation.send`."""
+        return await self._read(self._ask(text, files, model, {**_wanting(response_format), **options}))
+
+    def stream(
+        self,
+        text: str | MessagesLike,
+        files: Iterable[FileLike] = (),
+        *,
+        model: Model | None = None,
+        response_format: ResponseFormat[Wanted] = None,
+        **options: Any,
+    ) -> AsyncStream[Wanted]:
+        """Prepare to ask, and return the answer's stream; see `Conversation.stream`."""
+        return self._stream(self._ask(text, files, model, {**_wanting(response_format), **options}))
+
+    async def retry(self, *, model: Model | None = None, **options: Any) -> Completion:
+        """Ask the last question again; see `Conversation.retry`."""
+        asking = self._ask_again(model, options)
+        return (await self._run(asking)).completion if asking.turn._tools else await self._read(asking)
+
+    def stream_retry(self, *, model: Model | None = None, **options: Any) -> AsyncStream:
+        """Do what `retry` does, and return the stream of the answer. No functions are run."""
+        return self._stream(self._ask_again(model, options))
+
+    async def resume(self, *, model: Model | None = None, **options: Any) -> Completion:
+        """Go on with the last answer; see `Conversation.resume`."""
+        return await self._read(self._ask_for_the_rest(model, options))
+
+    def stream_resume(self, *, model: Model | None = None, **options: Any) -> AsyncStream:
+        """Do what `resume` does, and return the stream of the rest; see `Conversation.stream_resume`."""
+        return self._stream(self._ask_for_the_rest(model, options))
+
+    async def run_tools(
+        self,
+        text: str | MessagesLike,
+        tools: Iterable[Callable[..., Any]],
+        files: Iterable[FileLike] = (),
+        *,
+        model: Model | None = None,
+        on_round: Callable[[Completion, Sequence[ToolFinished]], object] | None = None,
+        **options: Any,
+    ) -> ToolRun:
+        """Ask, and run the functions that the model calls; see `Conversation.run_tools`."""
+        return await self._run(self._ask(text, files, model, {"on_round": on_round, **options}, tools))
+
+    async def _read(self, asking: Asking) -> Completion[Any]:
+        with self._answering(asking):
+            return self._complete(asking, await self._client.complete(**asking.request()))
+
+    def _stream(self, asking: Asking) -> AsyncStream[Any]:
+        with self._answering(asking):
+            stream = self._client.stream(**asking.request())
+        self._watch(asking, stream)
+        return stream
+
+    async def _run(self, asking: Asking) -> ToolRun[Any]:
+        with self._answering(asking):
+            run = await self._client.run_tools(**asking.request_with_tools())
+            self._complete(asking, run.completion)
+        return run
+
+
+# Messages ---------------------------------------------------------------------------------------------------
+
+
+def _limit(name: str, limit: int | None) -> int | None:
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+        raise TypeError(f"{name} must be an int or None, not {type(limit).__name__}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"{name}={limit}: 1 is the least, which sends the question only; None is for no limit")
+    return limit
+
+
+def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    if not options.get("keep_text", True):
+        raise ValueError("keep_text=False keeps no answer that could enter the conversation: use client.stream()")
+    return dict(options)
+
+
+def _wanting(response_format: Any) -> dict[str, Any]:
+    return {} if response_format is None else {"response_format": response_format}
+
+
+def _saved(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that go into a file."""
+    return {name: value for name, value in options.items() if name not in _NOT_SAVED and _has_json(value)}
+
+
+def _has_json(value: Any) -> bool:
+    try:
+        as_json({"": value})
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _question(text: str | MessagesLike, files: Iterable[FileLike]) -> list[dict[str, Any]]:
+    """The messages with which something is asked."""
+    parts = parts_of(files)
+    if not isinstance(text, str):
+        if parts:
+            raise TypeError("files go with a question that is a str: put image() and texts into the messages instead")
+        return read(text)
+    content: Any = [{"type": "text", "text": text}, *parts] if parts else text
+    return [as_json({"role": "user", "content": content})]

@@ -1,0 +1,155 @@
+"""Where an answer that was cut meets the rest of it, which the model was asked for. No I/O.
+
+Models begin the rest as they like: exactly where the answer stopped, with the word or the line that was cut, from the
+beginning, or with the opening of the code block that is open already. What they say again is left out. Where it can't
+be told whether they repeat themselves, it stays: text twice is a blemish, text lost is a loss.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_ENOUGH = 4
+"""Characters that nobody writes twice in a row within a word by chance: "train" goes on with "ing"."""
+
+_ENOUGH_ACROSS_BLANKS = 12
+"""Bytes of UTF-8 of which the same is true where blanks are in between, or in other places."""
+
+_PROBE = 16  # characters by which a place of the answer is found
+_HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)$", re.MULTILINE)
+_OPENING = re.compile(r"\s*(?:`{3,}|~{3,})[ \t]*(?P<info>[^\s`~][^\n`]*)\n")
+_OPENING_SO_FAR = re.compile(r"\s*(?:`{1,2}|~{1,2}|(?:`{3,}|~{3,})[^\n`]*)$|\s*$")
+
+
+class Seam:
+    """Lets through the rest of an answer, piece by piece, without what it says again.
+
+    Args:
+        partial: the answer as far as it came.
+    """
+
+    def __init__(self, partial: str) -> None:
+        self._partial = partial
+        self._waiting: str | None = ""  # what can't be told yet; None behind the seam
+
+    def feed(self, piece: str) -> str:
+        """Return what is new, as far as that can be told."""
+        if self._waiting is None:
+            return piece
+        self._waiting += piece
+        return "" if _may_change(self._partial, self._waiting) else self.finish()
+
+    def finish(self) -> str:
+        """Return what is new of what has been held back: no more comes."""
+        waiting, self._waiting = self._waiting, None
+        return _news(self._partial, waiting) if waiting else ""
+
+
+def joined(partial: str, rest: str) -> str:
+    """Return an answer that was cut with the rest of it, what both have only once."""
+    return partial + _news(partial, rest)
+
+
+def _news(partial: str, rest: str) -> str:
+    """What the rest has that is not in the answer."""
+    rest = rest[_reopening(partial, rest) :]
+    size = _overlap(partial, rest)
+    if size:
+        return rest[size:]
+    base, body = partial.rstrip(), rest.lstrip()
+    size = _overlap(base, body, across_blanks=True)
+    if not size:
+        return rest
+    return body[size:] if base == partial else body[size:].lstrip()
+
+
+def _may_change(partial: str, rest: str) -> bool:
+    """Whether more of the rest could lead to another overlap."""
+    if _is_in_code(partial) and _OPENING_SO_FAR.match(rest):
+        return True
+    rest = rest[_reopening(partial, rest) :]
+    for base, body in ((partial, rest), (partial.rstrip(), rest.lstrip())):
+        place = base.find(body)
+        if place >= 0 and place + len(body) < len(base):
+            return True
+        size = _longest(base, body)
+        if size and body[:size].startswith(body[size : 2 * size]):  # it may be a run that goes on
+            return True
+    return not rest.strip()
+
+
+def _reopening(partial: str, rest: str) -> int:
+    """How many characters at its beginning open the code block that is open already."""
+    opening = _OPENING.match(rest)
+    if opening is None or not _is_in_code(partial):
+        return 0
+    last_line = _last_line(partial)
+    return 0 if _FENCE.match(last_line) and rest.startswith(last_line) else opening.end()
+
+
+def _overlap(partial: str, rest: str, *, across_blanks: bool = False) -> int:
+    """How many characters the rest says again of the end of an answer, 0 if that is not beyond doubt."""
+    size = _longest(partial, rest)
+    if not size or not rest[:size].strip():
+        return 0
+    repeated, before = rest[:size], partial[:-size]
+    last_line = _last_line(partial)
+    if _FENCE.match(last_line) and repeated.endswith(last_line):
+        return size
+    if rest.startswith(repeated, size) or (repeated + repeated).find(repeated, 1) < size:
+        return 0  # a run, which may be longer than either has of it
+    if not before:
+        return size  # it begins again
+    if across_blanks:
+        enough = len(repeated.encode("utf-8", "surrogatepass")) >= _ENOUGH_ACROSS_BLANKS
+        return size if enough and _begins_word(before[-1], repeated[0]) else 0
+    if len(repeated) >= _ENOUGH or repeated[-1] == "\u200d":  # half an emoji
+        return size
+    has_word = any(map(str.isalpha, repeated))
+    return size if has_word and _begins_word(before[-1], repeated[0]) else 0
+
+
+def _longest(partial: str, rest: str) -> int:
+    """The length of the longest text that the answer ends and the rest begins with."""
+    if len(rest) >= _PROBE:
+        probe = rest[:_PROBE]
+        place = partial.find(probe, max(0, len(partial) - len(rest)))
+        while place >= 0:
+            if rest.startswith(partial[place:]):
+                return len(partial) - place
+            place = partial.find(probe, place + 1)
+    for size in range(min(len(partial), len(rest), _PROBE - 1), 0, -1):
+        if partial.endswith(rest[:size]):
+            return size
+    return 0
+
+
+def _begins_word(before: str, first: str) -> bool:
+    """Whether a word, or something else than what is before it, begins with a character."""
+    if _HAN.match(first):
+        return True
+    if _is_of_word(first):
+        return not _is_of_word(before) or bool(_HAN.match(before))
+    return first != before
+
+
+def _is_of_word(character: str) -> bool:
+    return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
+
+
+def _is_in_code(text: str) -> bool:
+    """Whether a text in Markdown ends within a fenced block."""
+    fence = ""
+    for found in _FENCE.finditer(text):
+        if not fence:
+            if found["fence"][0] != "`" or "`" not in found["info"]:
+                fence = found["fence"]
+        elif found["fence"].startswith(fence) and not found["info"].strip():
+            fence = ""
+    return bool(fence)
+
+
+def _last_line(text: str) -> str:
+    return text[text.rfind("\n") + 1 :]
