@@ -216,40 +216,35 @@ class BaseConversation(Generic[C]):
         self._settle()
         with self._lock:
             turn = self._turn
-            options = {name: value for name, value in _saved(self.options).items() if _has_json(value)}
             settings = {
                 "model": list(self.model) if isinstance(self.model, tuple) else self.model,
                 "max_messages": self.max_messages,
                 "max_chars": self.max_chars,
-                "options": options or None,
+                "options": _saved(self.options) or None,
                 "finish_reason": turn and turn.finish_reason,
             }
             record: _transcript.Record = {name: value for name, value in settings.items() if value is not None}
             record["messages"] = copied(self._history.messages)
             if turn and turn.status != "complete":
-                record["unfinished"] = {
-                    "messages": copied(turn.messages),
-                    "text": turn.text,
-                    "replaces": len(self._history.messages) - turn.index,
-                }
+                record["unfinished"] = {"messages": copied(turn.messages), "text": turn.text}
+                if turn.index < len(self._history.messages):
+                    record["replaces"] = len(self._history.messages) - turn.index
         return record
 
     def _recorded_turn(self, record: Mapping[str, Any]) -> Turn | None:
         """The last turn, as a file has it."""
         unfinished = record.get("unfinished")
         if unfinished:
-            replaces = unfinished.get("replaces", 0)
-            index = max(0, len(self._history.messages) - (replaces if isinstance(replaces, int) else 0))
-            text = unfinished["text"]
-            asked = question_size(unfinished["messages"])
-            return Turn(unfinished["messages"], text, "cut" if text else "failed", index, asked)
+            messages, text = unfinished["messages"], unfinished["text"]
+            index = len(self._history.messages) - record.get("replaces", 0)
+            return Turn(messages, text, "cut" if text else "failed", max(0, index), question_size(messages))
         start = self._history.last_question()
         if start is None or self._history.messages[-1]["role"] != "assistant":
             return None
         messages = self._history.messages[start:]
         text = text_of(messages[-1])
         completion: Completion[Any] = Completion(text, finish_reason=record.get("finish_reason"))
-        return Turn(messages, text, "complete", start, question_size(messages), completion)
+        return Turn(messages, text, "complete", start, completion=completion)
 
     # Turns --------------------------------------------------------------------------------------------------
 
@@ -353,7 +348,7 @@ class BaseConversation(Generic[C]):
         if start is None:
             return None
         messages = self._history.messages[start:]
-        return Turn(messages, text_of(messages[-1]), "complete", start, question_size(messages), Completion(""))
+        return Turn(messages, text_of(messages[-1]), "complete", start, completion=Completion(""))
 
     def _begin(self, turn: Turn, *, rest: bool = False) -> Asking:
         new = list(turn.messages)
@@ -392,7 +387,7 @@ class BaseConversation(Generic[C]):
                 try:
                     asking.complete(stream.completion)
                 except ChatAnywhereError as exc:  # it does not fit the type that was asked for
-                    error = exc.with_traceback(None)
+                    error = exc
             if asking.turn.status != "complete":
                 asking.fail(stream.text, stream.reasoning, error)
         self._end(asking)

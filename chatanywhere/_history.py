@@ -120,8 +120,8 @@ def copied(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def question_size(messages: Sequence[Mapping[str, Any]]) -> int:
-    """How many messages of a turn are its question."""
-    return next((index for index, each in enumerate(messages) if each["role"] == "assistant"), len(messages))
+    """How many messages are the question of a turn that was not completed: the others are rounds of tools."""
+    return next((index for index, each in enumerate(messages) if index and _calls(each)), len(messages))
 
 
 def text_of(message: Mapping[str, Any]) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-_FENCE = re.compile(r"(`{3,}(?=[^`]*$)|~{3,}).*")
+_FENCE = re.compile(r"(`{3,}|~{3,})[ \w+#.,:={}/-]*")
 _CLOSING = re.compile(r"(`{3,}|~{3,})[ \t]*")
 _CLOSING_FOR_SOME = re.compile(r"\s*[`~]{3,}\s*")
-_FENCE_FOR_SOME = re.compile(r"[\s>*+\-\d.)]*(?:`{3,}|~{3,})")
+_FENCE_FOR_SOME = re.compile(r"[\s>*+\-\d.)]*(?:`{3,}|~{3,})|.*\$\$")  # the last begins a formula of many lines
 _SPAN = re.compile(r"`[^`]+`")
 _SPANS_IN_DOUBT = re.compile(r"``|[\\|$\]~@]|://|www\.")
 
@@ -34,7 +34,7 @@ class MarkdownEscaper:
                 closing = _CLOSING.fullmatch(line)
                 if closing and closing[1].startswith(fence):
                     fence = ""
-                elif _CLOSING_FOR_SOME.fullmatch(line):
+                elif _CLOSING_FOR_SOME.fullmatch(line) and line.lstrip().startswith(fence):
                     self._in_doubt = True
                 lines.append(line)
                 continue

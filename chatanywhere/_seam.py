@@ -86,7 +86,7 @@ def _reopening(partial: str, rest: str) -> int:
     if opening is None or not _is_in_code(partial):
         return 0
     last_line = _last_line(partial)
-    return 0 if _FENCE.match(last_line) and rest.startswith(last_line) else opening.end()
+    return 0 if _FENCE.match(last_line) and rest.lstrip().startswith(last_line.strip()) else opening.end()
 
 
 def _overlap(partial: str, rest: str, *, across_blanks: bool = False) -> int:

@@ -102,25 +102,30 @@ def _checked(record: Any) -> Record:
     Raises:
         ValueError: it has not the shape of one.
     """
-    unfinished = record.get("unfinished") or {"messages": [], "text": ""}
-    model = record.get("model")
-    if not isinstance(unfinished, dict) or not isinstance(unfinished.get("text"), str):
-        raise ValueError("the unfinished turn has no text")
-    for messages in (record.get("messages"), unfinished.get("messages")):
-        if not isinstance(messages, list):
-            raise ValueError("it has no messages")
-        for message in messages:
-            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-                raise ValueError("a message has no role")
-    if not isinstance(record.get("options", {}), dict):
-        raise ValueError("the options are no object")
-    if not isinstance(model, (str, list, type(None))) or (isinstance(model, list) and not _are_texts(model)):
+    _check_messages(record.get("messages"))
+    if "unfinished" in record:
+        unfinished = record["unfinished"]
+        if not isinstance(unfinished, dict) or not isinstance(unfinished.get("text"), str):
+            raise ValueError("the unfinished turn has no text")
+        _check_messages(unfinished.get("messages"))
+        if not unfinished["messages"]:
+            raise ValueError("the unfinished turn has no question")
+    model = record.get("model", "")
+    names = model if isinstance(model, list) and model else [model]
+    if not all(isinstance(name, str) for name in names):
         raise ValueError("the model is no name")
+    for name, kind in {"options": dict, "finish_reason": str, "replaces": int}.items():
+        if name in record and not isinstance(record[name], kind):
+            raise ValueError(f"{name} is not what it should be")
     return dict(record)
 
 
-def _are_texts(values: list[Any]) -> bool:
-    return bool(values) and all(isinstance(value, str) for value in values)
+def _check_messages(messages: Any) -> None:
+    if not isinstance(messages, list):
+        raise ValueError("it has no messages")
+    for message in messages:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise ValueError("a message has no role")
 
 
 # JSON -------------------------------------------------------------------------------------------------------

@@ -45,8 +45,8 @@ class Turn:
             turn that was asked again, have been replaced if it is complete.
         asked: how many of the messages are the question.
         completion: the answer, if the turn is complete.
-        error: what ended it, if it is not: a `ChatAnywhereError`, `KeyboardInterrupt` … None for a stream that was
-            closed or cancelled.
+        error: a copy of what ended it, without traceback; None for a turn that is complete, or was interrupted, or
+            whose stream was left before its end.
         reasoning: what the model thought before it answered, so far.
         model: what was asked for; None for the client's own. `completion.model` is what answered.
     """
@@ -57,7 +57,7 @@ class Turn:
     index: int
     asked: int = 1
     completion: Completion | None = field(default=None, repr=False)
-    error: BaseException | None = None
+    error: ChatAnywhereError | None = None
     reasoning: str = field(default="", repr=False)
     model: Model | None = None
     _options: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -140,10 +140,12 @@ class Asking:
         """The answer has not come to its end."""
         text = joined(self.turn.text, text)
         reasoning = self.turn.reasoning + reasoning
-        status: Any = "cut" if text else "failed"
-        self.turn = replace(self.turn, text=text, reasoning=reasoning, status=status, error=error, completion=None)
-        if self.rest and isinstance(error, ChatAnywhereError):
+        status: Literal["cut", "failed"] = "cut" if text else "failed"
+        failure = None
+        if isinstance(error, ChatAnywhereError):
             error.partial = text
+            failure = copy.copy(error)  # whose traceback would hold this
+        self.turn = replace(self.turn, text=text, reasoning=reasoning, status=status, error=failure)
 
 
 def _whole(turn: Turn, rest: Completion[Any]) -> Completion[Any]:

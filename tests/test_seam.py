@@ -1,0 +1,105 @@
+"""Where an answer that was cut meets the rest of it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from chatanywhere._seam import Seam, joined
+
+PYTHON = "Here it is:\n\n```python\nfor number in range(3):\n    print(number)\n```\n\n"
+ESSAY = (
+    "天气预报说明天有雨，出门要带伞。" + PYTHON + "The kettle whistles while 水 boils over a small blue flame.\n\n"
+    "- 第一：打开窗户\n- second: call Grandma about Sunday\n\n~~~sh\npip install chatanywhere\n~~~\n下次再见！🎉 Bye."
+)
+"""Text in which no four characters come twice in a row."""
+
+
+@given(cut=st.integers(1, len(ESSAY) - 1), overlap=st.integers(0, 200))
+@example(cut=ESSAY.index("```"), overlap=0)
+@example(cut=ESSAY.index("whistles") + 3, overlap=200)
+def test_what_is_said_again_is_there_once(cut: int, overlap: int) -> None:
+    """Whatever the model repeats of an answer's end, from nothing to 200 characters, the whole is as it would be."""
+    begin = max(0, cut - overlap)
+    repeated = ESSAY[begin:cut]
+    assume(not repeated or len(repeated) >= 4 or ESSAY[begin - 1].isspace() or "\u4e00" <= repeated[0] <= "\u9fff")
+    assume(repeated.strip() and any(map(str.isalpha, repeated)) if 0 < len(repeated) < 4 else True)
+    assert joined(ESSAY[:cut], ESSAY[begin:]) == ESSAY
+
+
+@given(text=st.text(min_size=1), cut=st.integers(0, 1000))
+def test_a_text_that_is_gone_on_with_exactly_is_not_touched(text: str, cut: int) -> None:
+    """Where the rest begins like nothing that the answer ends with, all of it is taken."""
+    cut %= len(text)
+    partial, rest = text[:cut], text[cut:]
+    assume(not any(partial.rstrip().endswith(rest.lstrip()[:size]) for size in range(1, len(rest) + 1)))
+    assume("```" not in text)
+    assume("~~~" not in text)
+    assert joined(partial, rest) == text
+
+
+TEXTS = st.text(alphabet="ab 气\n`~-.\u200d🎉py", max_size=40) | st.sampled_from(
+    [PYTHON[:40], ESSAY[:60], "```python\n"]
+)
+
+
+@given(partial=TEXTS, rest=st.tuples(TEXTS, TEXTS).map("".join), data=st.data())
+def test_pieces_come_to_the_same_as_the_whole(partial: str, rest: str, data: st.DataObject) -> None:
+    """However the rest is cut into pieces, what the seam lets through of them is what it has that is new."""
+    if data.draw(st.booleans()):
+        rest = partial[data.draw(st.integers(0, len(partial))) :] + rest
+    seam = Seam(partial)
+    new: list[str] = []
+    place = 0
+    while place < len(rest):
+        size = data.draw(st.integers(1, len(rest) - place))
+        new.append(seam.feed(rest[place : place + size]))
+        place += size
+    new.append(seam.finish())
+    assert partial + "".join(new) == joined(partial, rest)
+
+
+@pytest.mark.parametrize(
+    ("partial", "rest", "whole"),
+    [
+        ("train", "ing", "training"),
+        ("hel", "lo", "hello"),
+        ("bring", "ing", "bringing"),
+        ("ha", "haha", "hahaha"),
+        ("x = 1", "11", "x = 111"),
+        ("a\n", "\nb", "a\n\nb"),
+        ("def f():\n    ", "    return 1", "def f():\n        return 1"),
+        ("----", "----", "--------"),
+        ("See:\n``", "`python\n", "See:\n```python\n"),
+        ("👩", "\u200d💻", "👩\u200d💻"),
+        ("```py\na = 1\n", "```\nDone.", "```py\na = 1\n```\nDone."),
+        ("", "all of it", "all of it"),
+        ("all of it", "", "all of it"),
+    ],
+)
+def test_what_may_be_meant_stays(partial: str, rest: str, whole: str) -> None:
+    """A word that goes on, a run, an indent or the end of a block is not taken for something said again."""
+    assert joined(partial, rest) == whole
+
+
+@pytest.mark.parametrize(
+    ("partial", "rest", "whole"),
+    [
+        ("It is wonder", "wonderful.", "It is wonderful."),
+        ("A w", "wonder", "A wonder"),
+        ("今天天气", "气很好", "今天天气很好"),
+        ("I say: one two", "I say: one two three", "I say: one two three"),
+        ("I", "I think so", "I think so"),
+        ("```pyth", "```python\nx", "```python\nx"),
+        ("```python\na = 1\n", "```python\nb = 2\n```", "```python\na = 1\nb = 2\n```"),
+        ("```python\nfor x in", "```python\nfor x in range(3):", "```python\nfor x in range(3):"),
+        ("```python\na = 1\nfor x in", "\n```py\nfor x in y:", "```python\na = 1\nfor x in y:"),
+        ("The quick brown fox", "\n\nThe quick brown fox jumps", "The quick brown fox jumps"),
+        ("See the quick brown fox ", "the quick brown fox jumps", "See the quick brown fox jumps"),
+        ("Look: 👩\u200d", "👩\u200d💻", "Look: 👩\u200d💻"),
+    ],
+)
+def test_what_is_said_again_is_left_out(partial: str, rest: str, whole: str) -> None:
+    """A word or a line that is begun anew, the whole answer, and the opening of a block that is open are left out."""
+    assert joined(partial, rest) == whole
