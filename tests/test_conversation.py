@@ -832,6 +832,7 @@ def test_a_run_that_is_cut_keeps_its_rounds(kind: str) -> None:
     """The history stays; `resume()` goes on behind the rounds, and `retry()` runs the functions again."""
     with LoopbackServer([CALLS, ["It is ", "sunny"], "sunny.", CALLS, "Hot."]) as server:
         talk = Talk(kind, server)
+
         def on_round(*_: Any) -> None:
             server.faults = cut_after(1)
 

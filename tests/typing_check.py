@@ -11,6 +11,7 @@ from chatanywhere import (
     APIStatusError,
     APITimeoutError,
     AsyncClient,
+    AsyncConversation,
     AsyncGeneratorProvider,
     AsyncStream,
     AsyncToolStream,
@@ -20,6 +21,7 @@ from chatanywhere import (
     ChatAnywhereError,
     Client,
     Completion,
+    Conversation,
     Embeddings,
     Extra,
     Finished,
@@ -38,6 +40,7 @@ from chatanywhere import (
     ToolRun,
     ToolStarted,
     ToolStream,
+    Turn,
     Usage,
     UsageRecord,
     image,
@@ -86,7 +89,7 @@ async def provider(messages: Messages) -> None:
 
 
 @dataclass
-class Turn:
+class Said:
     role: str
     content: str
 
@@ -97,10 +100,10 @@ class Dumped:
 
 
 def options(client: Client, asked: Completion, read_only: Mapping[str, Any]) -> Completion:
-    messages: list[Message | Completion | Turn | Dumped] = [
+    messages: list[Message | Completion | Said | Dumped] = [
         {"role": "user", "content": "Hi"},
         asked,
-        Turn("user", "Hi"),
+        Said("user", "Hi"),
     ]
     client.stream(message for message in (*messages, Dumped(), read_only))
     client.stream(
@@ -151,29 +154,29 @@ def whole(completion: Completion) -> None:
     completion.text = ""  # type: ignore[misc]  # it is frozen
 
 
-def structured(client: Client, schema: dict[str, Any]) -> tuple[Turn, list[int]]:
-    turn = client.complete("Hello", response_format=Turn, temperature=0.5).parsed
+def structured(client: Client, schema: dict[str, Any]) -> tuple[Said, list[int]]:
+    turn = client.complete("Hello", response_format=Said, temperature=0.5).parsed
     role: str = turn.role
     numbers: Completion[list[int]] = client.complete("Hello", stream=False, response_format=list[int])
-    with client.stream("Hello", response_format=Turn) as stream:
-        same: Stream[Turn] = stream
+    with client.stream("Hello", response_format=Said) as stream:
+        same: Stream[Said] = stream
         print(same.completion.parsed.content, stream.read().parsed.role)
-    either = client.complete("Hello", response_format=Union[Turn, int]).parsed  # noqa: UP007
+    either = client.complete("Hello", response_format=Union[Said, int]).parsed  # noqa: UP007
     label = client.complete("Hello", response_format=Literal["spam", "ham"]).parsed
     print(role, either, label, client.complete("Hello", response_format=schema).text)
     nothing: Any = client.complete("Hello").parsed
-    plain: Completion = client.complete("Hello", response_format=Turn)
+    plain: Completion = client.complete("Hello", response_format=Said)
     print(turn.roles)  # type: ignore[attr-defined]
     client.complete("Hello", response_format="json_object")  # type: ignore[arg-type]
     print(nothing, plain)
     return turn, numbers.parsed
 
 
-async def structured_async(client: AsyncClient) -> Turn:
-    async with client.stream("Hello", response_format=Turn) as stream:
+async def structured_async(client: AsyncClient) -> Said:
+    async with client.stream("Hello", response_format=Said) as stream:
         role: str = (await stream.read()).parsed.role
-    done: ToolRun[Turn] = await client.run_tools("Hello", [structured_async], response_format=Turn)
-    events: AsyncToolStream[Turn] = client.stream_tools("Hello", [structured_async], response_format=Turn)
+    done: ToolRun[Said] = await client.run_tools("Hello", [structured_async], response_format=Said)
+    events: AsyncToolStream[Said] = client.stream_tools("Hello", [structured_async], response_format=Said)
     async for event in events:
         print(event, role, done.completion.parsed.role)
     return events.run.completion.parsed
@@ -277,3 +280,32 @@ def mistakes(client: Client, asynchronous_client: AsyncClient) -> None:
     Client(protocol="gopher")  # type: ignore[arg-type]
     with asynchronous_client.stream("Hello"):  # type: ignore[attr-defined]
         pass
+
+
+@dataclass
+class Person:
+    name: str
+
+
+def conversations(client: Client, path: Path) -> list[dict[str, Any]]:
+    conversation: Conversation = client.conversation("Be brief.", model=["a", "b"], max_messages=20, temperature=0.5)
+    text: str = conversation.send("Hello", files=[path, "notes.txt", ("cat.png", b"")]).text
+    person: Completion[Person] = conversation.send("Who?", response_format=Person)
+    with conversation.stream([{"role": "user", "content": text}]) as stream:
+        stream.add_done_callback(lambda ended: print(ended.text, ended.status, ended.error))
+    conversation.add_done_callback(lambda turn: print(turn.status))
+    turn: Turn | None = conversation.turn
+    fork: Conversation = conversation.fork()
+    loaded: Conversation = Conversation.load(path, client)
+    again: Completion = fork.retry(model="gpt-4o")
+    print(person.parsed.name, turn and turn.error, again, loaded.undo(), [each["role"] for each in loaded])
+    return conversation.messages
+
+
+async def async_conversations(client: AsyncClient, path: Path) -> str:
+    conversation: AsyncConversation = client.conversation()
+    person: Person = (await conversation.send("Who?", response_format=Person)).parsed
+    async with conversation.stream("Hello") as stream:
+        stream.add_done_callback(lambda ended: print(ended.text))
+    loaded: AsyncConversation = AsyncConversation.load(path, client)
+    return person.name + (await loaded.resume()).text
