@@ -368,7 +368,8 @@ class BaseConversation(Generic[C]):
             if isinstance(error, Exception) and not isinstance(error, ChatAnywhereError):
                 self._asking = None  # wrong use: nothing has been sent
                 raise
-            asking.fail(getattr(error, "partial", ""), error=error)
+            if asking.turn.status != "complete":  # else it was interrupted when it was about to enter the history
+                asking.fail(getattr(error, "partial", ""), error=error)
             self._end(asking)
             raise
 
@@ -383,7 +384,7 @@ class BaseConversation(Generic[C]):
             if self._asking is None or self._asking() is not asking:
                 return
             error: BaseException | None = stream.error
-            if stream.status == "complete":
+            if stream.status == "complete" and asking.turn.status != "complete":
                 try:
                     asking.complete(stream.completion)
                 except ChatAnywhereError as exc:  # it does not fit the type that was asked for

@@ -25,12 +25,16 @@ PACKAGE = str(Path(chatanywhere.__file__).parent)
 
 
 class Trap:
-    """Does something before the n-th line of the package that runs in this thread, as a signal handler may."""
+    """Does something before the n-th line of the package that runs in this thread, as a signal handler may.
 
-    def __init__(self, line: int, action: Callable[[], object]) -> None:
+    `within` is what the names of the files that count begin with.
+    """
+
+    def __init__(self, line: int, action: Callable[[], object], within: str = PACKAGE) -> None:
         self.sprung = False
         self._lines_left = line
         self._action = action
+        self._within = within
 
     def __enter__(self) -> Trap:
         self._before = sys.gettrace()
@@ -41,7 +45,7 @@ class Trap:
         sys.settrace(self._before)
 
     def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        if not frame.f_code.co_filename.startswith(self._within):
             return None
         if event == "line" and not self.sprung:
             self._lines_left -= 1
@@ -51,15 +55,15 @@ class Trap:
         return self._trace
 
 
-def traps(action: Callable[[], object]) -> Iterator[Trap]:
+def traps(action: Callable[[], object], within: str = PACKAGE, *, least: int = 100) -> Iterator[Trap]:
     """One for each line, until there is no such line."""
     line, sprung = 0, True
     while sprung:
         line += 1
-        trap = Trap(line, action)
+        trap = Trap(line, action, within)
         yield trap
         sprung = trap.sprung
-    assert line > 100
+    assert line > least
 
 
 @contextlib.contextmanager
@@ -227,3 +231,39 @@ def test_ctrl_c_at_every_line_of_several_calls(
     assert list(client.embed(["1", "2"], dimensions=3)) == [[1.0], [2.0]]
     client.close()
     assert sockets_to(raw_server.port, "ESTABLISHED") == []
+
+
+@pytest.mark.parametrize("file", ["_conversation.py", "_turn.py", "_stream.py"])
+@pytest.mark.parametrize("method", ["send", "stream", "resume"])
+def test_an_interrupt_leaves_a_conversation_in_order(
+    server: RawServer, method: str, file: str, unraisable: list[Any]
+) -> None:
+    """Whichever line Ctrl-C strikes, an answer that was handed out is in the history, once, and another can be had."""
+    client = Client(base_url=server.url, protocol="web", timeout=5)
+    before = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    for trap in traps(interrupt, str(Path(PACKAGE) / file), least=10):
+        conversation = client.conversation(messages=before)
+        if method == "resume":
+            with conversation.stream("Count") as begun:
+                next(begun)
+        text = None
+        with contextlib.suppress(KeyboardInterrupt), trap:
+            if method == "stream":
+                with conversation.stream("Count") as stream:
+                    text = "".join(stream)
+            else:
+                text = (conversation.send("Count") if method == "send" else conversation.resume()).text
+        if len(conversation) == 2:
+            assert text is None
+            assert conversation.messages == before
+        else:
+            assert conversation.messages[2:] == [
+                {"role": "user", "content": "Count"},
+                {"role": "assistant", "content": "onetwothree"},
+            ]
+        conversation.send("Again")
+        assert len(conversation) in (4, 6)
