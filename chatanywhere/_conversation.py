@@ -174,6 +174,12 @@ class BaseConversation(Generic[C]):
             other._turn = self._turn and replace(self._turn, messages=copied(self._turn.messages))
         return other
 
+    def __copy__(self) -> Self:
+        return self.fork()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.fork()
+
     # Files --------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -401,6 +407,8 @@ class BaseConversation(Generic[C]):
     def _end(self, asking: Asking) -> None:
         """Put a turn where it belongs."""
         with self._lock:
+            if self._asking is None or self._asking() is not asking:
+                return  # another thread has
             turn = asking.turn
             if turn.status == "complete":
                 self._history.messages[turn.index :] = copied(turn.messages)
@@ -661,6 +669,8 @@ def _limit(name: str, limit: int | None) -> int | None:
 
 
 def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    if "messages" in options:
+        raise TypeError("messages= is for conversation(): give messages that come next in the place of the text")
     if not options.get("keep_text", True):
         raise ValueError("keep_text=False keeps no answer that could enter the conversation: use client.stream()")
     return dict(options)

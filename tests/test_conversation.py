@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
 import json
@@ -226,6 +227,7 @@ def test_wrong_use_changes_nothing(server: LoopbackServer, kind: str, tmp_path: 
         (TypeError, ("two",), {"base_url": "http://x"}),
         (TypeError, ("two",), {"temperature": object()}),
         (ValueError, ("two",), {"keep_text": False}),
+        (TypeError, ("two",), {"messages": []}),
         (ValueError, ([],), {}),
         (TypeError, ([user("two")], [("a.txt", b"a")]), {}),
         (FileNotFoundError, ("two", [tmp_path / "missing"]), {}),
@@ -472,14 +474,15 @@ def test_edit_keeps_what_goes_with_a_question(server: LoopbackServer) -> None:
     assert conversation.messages == [{**question, "content": [picture, {"type": "text", "text": "Who?"}]}]
 
 
-def test_a_fork_goes_on_by_itself(server: LoopbackServer) -> None:
-    """Neither changes the other's history, and a turn that was cut is in both."""
+@pytest.mark.parametrize("copied", [Conversation.fork, copy.copy, copy.deepcopy])
+def test_a_fork_goes_on_by_itself(server: LoopbackServer, copied: Callable[[Conversation], Conversation]) -> None:
+    """Neither changes the other's history, and a turn that was cut is in both. A copy is a fork."""
     conversation = Talk("sync", server, system="Be brief.", temperature=0.5, max_messages=9).conversation
     conversation.send("one")
     server.faults = [Fault.reset_peer(after=1, first=1)]
     with pytest.raises(StreamInterruptedError):
         conversation.stream("two").read()
-    fork = conversation.fork()
+    fork = copied(conversation)
     assert type(fork) is type(conversation)
     assert (fork.messages, fork.options, fork.max_messages) == (conversation.messages, {"temperature": 0.5}, 9)
     fork.retry()
@@ -581,6 +584,7 @@ def test_a_saved_conversation_goes_on(server: LoopbackServer, kind: str, tmp_pat
     path = tmp_path / f"talk{ending}"
     talk = Talk(kind, server, system="Be brief.", model=("a", "b"), max_messages=7, max_chars=900, seed=5, timeout=9)
     talk.call("send", "one")
+    talk.conversation.options["response_format"] = Person  # a type, which has no JSON
     talk.conversation.save(path)
     loaded = type(talk.conversation).load(path, talk.client if kind == "sync" else talk.client.as_async())
     assert loaded.messages == talk.messages
