@@ -16,6 +16,9 @@ _ENOUGH = 4
 _ENOUGH_ACROSS_BLANKS = 12
 """Bytes of UTF-8 of which the same is true where blanks are in between, or in other places."""
 
+_MOST = 10_000
+"""Characters at the end of an answer that are compared, but for an answer that is begun anew."""
+
 _PROBE = 16  # characters by which a place of the answer is found
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)$", re.MULTILINE)
@@ -32,6 +35,9 @@ class Seam:
 
     def __init__(self, partial: str) -> None:
         self._partial = partial
+        self._base = partial.rstrip()
+        self._fence = _open_line(partial)
+        self._in_code = _is_in_code(partial)
         self._waiting: str | None = ""  # what can't be told yet; None behind the seam
 
     def feed(self, piece: str) -> str:
@@ -39,54 +45,52 @@ class Seam:
         if self._waiting is None:
             return piece
         self._waiting += piece
-        return "" if _may_change(self._partial, self._waiting) else self.finish()
+        return "" if self._may_change(self._waiting) else self.finish()
 
     def finish(self) -> str:
         """Return what is new of what has been held back: no more comes."""
         waiting, self._waiting = self._waiting, None
-        return _news(self._partial, waiting) if waiting else ""
+        return self.news(waiting) if waiting else ""
+
+    def news(self, rest: str) -> str:
+        """Return what the whole rest has that is not in the answer."""
+        rest = rest[self._reopening(rest) :]
+        size = _overlap(self._partial, rest)
+        if size:
+            return rest[size:]
+        body = rest.lstrip()
+        size = _overlap(self._base, body, across_blanks=True)
+        if not size:
+            return rest
+        return body[size:] if self._base == self._partial else body[size:].lstrip()
+
+    def _may_change(self, rest: str) -> bool:
+        """Whether more of the rest could lead to another overlap."""
+        body = rest.lstrip()
+        if len(body) < len(self._base) and self._base.startswith(body):
+            return True
+        if not body or (self._in_code and _OPENING_SO_FAR.match(rest)):
+            return True
+        rest = rest[self._reopening(rest) :]
+        for base, body in ((self._partial, rest), (self._base, rest.lstrip())):
+            if body in base[-_MOST:-1]:
+                return True
+            size = _longest(base, body)
+            if size and body[:size].startswith(body[size : 2 * size]):  # it may be a run that goes on
+                return True
+        return False
+
+    def _reopening(self, rest: str) -> int:
+        """How many characters at its beginning open the code block that is open already."""
+        opening = _OPENING.match(rest)
+        if opening is None or not self._in_code or rest.lstrip().startswith(self._base):
+            return 0
+        return 0 if self._fence and rest.lstrip().startswith(self._fence) else opening.end()
 
 
 def joined(partial: str, rest: str) -> str:
     """Return an answer that was cut with the rest of it, what both have only once."""
-    return partial + _news(partial, rest)
-
-
-def _news(partial: str, rest: str) -> str:
-    """What the rest has that is not in the answer."""
-    rest = rest[_reopening(partial, rest) :]
-    size = _overlap(partial, rest)
-    if size:
-        return rest[size:]
-    base, body = partial.rstrip(), rest.lstrip()
-    size = _overlap(base, body, across_blanks=True)
-    if not size:
-        return rest
-    return body[size:] if base == partial else body[size:].lstrip()
-
-
-def _may_change(partial: str, rest: str) -> bool:
-    """Whether more of the rest could lead to another overlap."""
-    if _is_in_code(partial) and _OPENING_SO_FAR.match(rest):
-        return True
-    rest = rest[_reopening(partial, rest) :]
-    for base, body in ((partial, rest), (partial.rstrip(), rest.lstrip())):
-        place = base.find(body)
-        if place >= 0 and place + len(body) < len(base):
-            return True
-        size = _longest(base, body)
-        if size and body[:size].startswith(body[size : 2 * size]):  # it may be a run that goes on
-            return True
-    return not rest.strip()
-
-
-def _reopening(partial: str, rest: str) -> int:
-    """How many characters at its beginning open the code block that is open already."""
-    opening = _OPENING.match(rest)
-    if opening is None or not _is_in_code(partial):
-        return 0
-    last_line = _last_line(partial)
-    return 0 if _FENCE.match(last_line) and rest.lstrip().startswith(last_line.strip()) else opening.end()
+    return partial + Seam(partial).news(rest)
 
 
 def _overlap(partial: str, rest: str, *, across_blanks: bool = False) -> int:
@@ -95,8 +99,8 @@ def _overlap(partial: str, rest: str, *, across_blanks: bool = False) -> int:
     if not size or not rest[:size].strip():
         return 0
     repeated, before = rest[:size], partial[:-size]
-    last_line = _last_line(partial)
-    if _FENCE.match(last_line) and repeated.endswith(last_line):
+    fence = _open_line(partial)
+    if fence and repeated.endswith(fence):
         return size
     if rest.startswith(repeated, size) or (repeated + repeated).find(repeated, 1) < size:
         return 0  # a run, which may be longer than either has of it
@@ -113,6 +117,9 @@ def _overlap(partial: str, rest: str, *, across_blanks: bool = False) -> int:
 
 def _longest(partial: str, rest: str) -> int:
     """The length of the longest text that the answer ends and the rest begins with."""
+    if rest.startswith(partial):
+        return len(partial)
+    partial = partial[-_MOST:]
     if len(rest) >= _PROBE:
         probe = rest[:_PROBE]
         place = partial.find(probe, max(0, len(partial) - len(rest)))
@@ -151,5 +158,7 @@ def _is_in_code(text: str) -> bool:
     return bool(fence)
 
 
-def _last_line(text: str) -> str:
-    return text[text.rfind("\n") + 1 :]
+def _open_line(text: str) -> str:
+    """The last line of a text without its indent, if it begins or ends a fenced block."""
+    line = text[text.rfind("\n") + 1 :]
+    return line.strip() if _FENCE.match(line) else ""

@@ -98,6 +98,7 @@ def test_what_may_be_meant_stays(partial: str, rest: str, whole: str) -> None:
         ("```python\na = 1\n", "```python\nb = 2\n```", "```python\na = 1\nb = 2\n```"),
         ("```python\nfor x in", "```python\nfor x in range(3):", "```python\nfor x in range(3):"),
         ("```python\na = 1\nfor x in", "\n```py\nfor x in y:", "```python\na = 1\nfor x in y:"),
+        ("```py\na = 1\nb = 2\n", "```py\na = 1\nb = 2\nc = 3", "```py\na = 1\nb = 2\nc = 3"),
         ("The quick brown fox", "\n\nThe quick brown fox jumps", "The quick brown fox jumps"),
         ("See the quick brown fox ", "the quick brown fox jumps", "See the quick brown fox jumps"),
         ("Look: 👩\u200d", "👩\u200d💻", "Look: 👩\u200d💻"),
