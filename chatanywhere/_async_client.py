@@ -260,7 +260,8 @@ class AsyncStream(BaseStream[Parsed]):
         try:
             await self._driver.perform(step)
         except BaseException:
-            self._call_back()  # the task is cancelled, which ends the stream
+            if self.status != "open":  # a task that is cancelled ends it
+                self._call_back()
             raise
 
     def events(self) -> AsyncIterator[Event]:

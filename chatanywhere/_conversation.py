@@ -126,7 +126,10 @@ class BaseConversation(Generic[C]):
             RuntimeError: there is none, or an answer is on its way.
         """
         with self._changing("a turn is taken back"):
-            start = self._history.last_question()
+            starts = [self._history.last_question()]
+            if self._turn is not None and self._turn.status == "complete":
+                starts.append(self._turn.index)  # which may have been asked with several messages
+            start = min((each for each in starts if each is not None), default=None)
             if start is None:
                 raise RuntimeError("there is no turn to take back: nothing has been asked")
             taken = self._history.messages[start:]

@@ -14,6 +14,7 @@ from ._errors import ChatAnywhereError
 from ._history import as_json
 from ._protocols.json_body import fields_of
 from ._seam import joined
+from ._stream import leave_text
 from ._types import Completion, ToolFinished, Usage
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ class Asking:
         if isinstance(error, ChatAnywhereError):
             error.partial = text
             failure = copy.copy(error)  # whose traceback would hold this
+        elif error is not None:
+            leave_text(error, text)
         self.turn = replace(self.turn, text=text, reasoning=reasoning, status=status, error=failure)
 
 

@@ -282,9 +282,12 @@ def test_an_interrupted_answer_is_kept_aside(pieces_apart: None, monkeypatch: py
             patched.setattr(Call, "receive", interrupted)
             with pytest.raises(KeyboardInterrupt) as caught:
                 conversation.send("first")
-        partial = caught.value.partial  # type: ignore[attr-defined]
-        assert partial.startswith("one ")
-        assert (conversation.messages, conversation.turn.text, conversation.turn.status) == ([], partial, "cut")
+            partial = caught.value.partial  # type: ignore[attr-defined]
+            assert partial.startswith("one ")
+            assert (conversation.messages, conversation.turn.text, conversation.turn.status) == ([], partial, "cut")
+            with pytest.raises(KeyboardInterrupt) as caught:
+                conversation.resume()
+        assert caught.value.partial == conversation.turn.text == partial  # type: ignore[attr-defined]
         assert conversation.retry().text == "one two"
         assert len(conversation) == 2
 
@@ -396,6 +399,9 @@ def test_undo_takes_back_the_last_turn(server: LoopbackServer) -> None:
     conversation.send("two")
     assert conversation.undo() == [user("two"), assistant("answer to 4")]
     assert conversation.turn is None
+    asked = [user("two"), assistant("2"), user("three")]
+    conversation.send(asked)
+    assert conversation.undo() == [*asked, assistant("answer to 6")]
     conversation.undo()
     assert conversation.messages == [{"role": "system", "content": "Be brief."}]
     with pytest.raises(RuntimeError, match="no turn to take back"):
