@@ -92,9 +92,28 @@ class BaseConversation(Generic[C]):
 
     @property
     def turn(self) -> Turn | None:
-        """The last turn, complete or not; None if none has been made, or if it has been taken back."""
+        """The last turn, complete or not; None if none has been made, or if it has been taken back.
+
+        One that was kept elsewhere may be set, for `retry()` and `resume()`: `Turn([question], partial, "cut", index)`.
+
+        Raises:
+            TypeError, ValueError: it is none, or it has no place in the history.
+        """
         self._settle()
         return self._turn
+
+    @turn.setter
+    def turn(self, turn: Turn | None) -> None:
+        with self._changing("a turn is set"):
+            if turn is not None:
+                if not isinstance(turn, Turn):
+                    raise TypeError(f"turn must be a Turn, not {type(turn).__name__}")
+                if not 0 <= turn.index <= len(self._history.messages):
+                    raise ValueError(f"index={turn.index}: the conversation has {len(self._history.messages)} messages")
+                if not 0 < turn.asked <= len(turn.messages):
+                    raise ValueError(f"asked={turn.asked}: the turn has {len(turn.messages)} messages")
+                turn = replace(turn, messages=read(turn.messages))
+            self._turn = turn
 
     def __len__(self) -> int:
         self._settle()

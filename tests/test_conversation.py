@@ -652,6 +652,23 @@ def test_what_was_cut_can_be_gone_on_with_after_loading(tmp_path: Path, ending: 
         assert [each["content"] for each in loaded] == ["first", "zero", "second", "one two three"]
 
 
+def test_a_turn_that_was_kept_elsewhere_goes_on(server: LoopbackServer) -> None:
+    """A program that keeps conversations itself can put a turn that was cut in its place."""
+    conversation = Talk("sync", server, messages=[user("one"), assistant("1")]).conversation
+    conversation.turn = Turn([user("two")], "The ", "cut", 2)
+    assert conversation.fork().retry().text == "answer to 3"
+    assert conversation.resume().text == "The answer to 5"
+    assert [each["content"] for each in conversation] == ["one", "1", "two", "The answer to 5"]
+    conversation.turn = None
+    wrong = [Turn([user("x")], "", "cut", 5), Turn([user("x")], "", "cut", -1), Turn([], "", "cut", 0)]
+    for turn in (*wrong, Turn([user("x")], "", "cut", 0, asked=2)):
+        with pytest.raises(ValueError, match="messages"):
+            conversation.turn = turn
+    with pytest.raises(TypeError, match="must be a Turn"):
+        conversation.turn = user("x")
+    assert conversation.turn is None
+
+
 def test_a_file_of_another_is_told(server: LoopbackServer, tmp_path: Path) -> None:
     """So is one whose settings can't be used."""
     path = tmp_path / "talk.json"
