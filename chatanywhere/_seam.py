@@ -111,8 +111,11 @@ def _overlap(partial: str, rest: str, *, across_blanks: bool = False) -> int:
         return size if enough and _begins_word(before[-1], repeated[0]) else 0
     if len(repeated) >= _ENOUGH or repeated[-1] == "\u200d":  # half an emoji
         return size
-    has_word = any(map(str.isalpha, repeated))
-    return size if has_word and _begins_word(before[-1], repeated[0]) else 0
+    if not any(map(str.isalpha, repeated)):
+        return 0
+    # No word goes on with "k " behind "quick ", but one may go on with "lo" behind "hel".
+    is_of_one_word = all(map(_is_of_word, repeated))
+    return 0 if is_of_one_word and not _begins_word(before[-1], repeated[0]) else size
 
 
 def _longest(partial: str, rest: str) -> int:
