@@ -53,9 +53,10 @@ def fork(session: nox.Session) -> None:
 
 @nox.session
 def openai(session: nox.Session) -> None:
-    """OpenAI's library against the test server: completions, parsing, streams, tools, embeddings."""
+    """OpenAI's library against the test server, and beside `chatanywhere.openai`."""
     session.install(".[test]")
-    session.run("python", "-m", "pytest", "--no-cov", "tests/testing/test_openai_sdk.py", *session.posargs)
+    files = ["tests/testing/test_openai_sdk.py", "tests/test_openai_calls.py", "tests/test_openai_objects.py"]
+    session.run("python", "-m", "pytest", "--no-cov", *files, *session.posargs)
 
 
 @nox.session

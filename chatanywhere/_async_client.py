@@ -448,7 +448,7 @@ class AsyncClient:
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
         max_response_bytes: int | None = DEFAULT,
-        stream: bool = True,
+        stream: bool | None = True,
         extra_headers: Mapping[str, str] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,

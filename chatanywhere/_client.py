@@ -161,7 +161,7 @@ class Client:
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
         max_response_bytes: int | None = DEFAULT,
-        stream: bool = True,
+        stream: bool | None = True,
         extra_headers: Mapping[str, str] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
@@ -174,7 +174,8 @@ class Client:
 
         `stream=False` asks for one JSON object, for models that can't be streamed. A model that thinks is silent then,
         so the `read` limit is off: the call is bounded by `total`. A gateway's timeout (504, 524) is not followed by
-        another attempt, which would be billed again.
+        another attempt, which would be billed again. `stream=None` asks for the same without the field, which is what
+        OpenAI's API takes for False.
 
         A `KeyboardInterrupt`, and whatever else interrupts it from outside, has the text so far as `partial`.
 

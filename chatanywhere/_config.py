@@ -43,7 +43,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "headers": ((Mapping, type(None)), "a dict"),
     "max_response_bytes": ((int, type(None), type(DEFAULT)), "an int, or None for no limit"),
     "keepalive_expiry": ((int, float, type(None)), "a number of seconds, or None for no limit"),
-    "stream": ((bool,), "True or False"),
+    "stream": ((bool, type(None)), "True, False or None"),
     "query": ((Mapping, type(None)), "a dict"),
     "files": ((Mapping, type(None)), "a dict"),
     "raw": ((bool,), "True or False"),

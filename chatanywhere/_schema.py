@@ -82,14 +82,23 @@ class Output:
         if completion.tool_calls:
             return completion
         try:
-            value = self._adapter.validate_json(completion.text)
+            value = self.value(completion.text)
         except pydantic.ValidationError as exc:
             raise OutputError(f"the answer does not fit {self._name}: {_words(exc)}", "invalid", completion) from exc
         except Exception as exc:  # of a validator of the caller's
             with suppress(AttributeError):
                 exc.partial = completion.text  # type: ignore[attr-defined]  # which has been paid for
             raise
-        return replace(completion, parsed=value.value if self._wrapped else value)
+        return replace(completion, parsed=value)
+
+    def value(self, text: str) -> Any:
+        """Return the instance that a text holds as JSON.
+
+        Raises:
+            pydantic.ValidationError: it holds none; and whatever a validator of the caller's raises.
+        """
+        value = self._adapter.validate_json(text)
+        return value.value if self._wrapped else value
 
 
 class Function:
@@ -167,6 +176,14 @@ def to_json(value: Any) -> str:
         ValueError: it has no JSON.
     """
     return pydantic_core.to_json(value).decode()
+
+
+def read_so_far(text: str) -> Any:
+    """Read JSON that is still coming, as far as it has come; None while it is nothing that could be JSON."""
+    try:
+        return pydantic_core.from_json(text, allow_partial=True)
+    except ValueError:
+        return None
 
 
 class _Generator(pydantic.json_schema.GenerateJsonSchema):

@@ -44,7 +44,7 @@ class Service:
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         keep_text: bool = True,
-        stream: bool = True,
+        stream: bool | None = True,
         response_format: Any = None,
         kept_back: bool = False,
         options: Mapping[str, Any],
@@ -72,7 +72,7 @@ class Service:
             if wire.chats_only:
                 raise RuntimeError(f"the {wire.name} protocol can only stream: use protocol='openai'")
             endpoint = replace(endpoint, headers=bearer, silent=True)  # a model that thinks says nothing meanwhile
-            options = {**options, "stream": False}
+            options = {**options, "stream": stream}
         output = None
         if response_format is not None:
             output = _output(response_format, keep_text)

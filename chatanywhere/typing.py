@@ -28,11 +28,14 @@ class ChatOptions(TypedDict, total=False):
     max_tokens: int | None
     metadata: Mapping[str, str] | None
     modalities: Sequence[str] | None
+    moderation: Mapping[str, Any] | None
     n: int | None
     parallel_tool_calls: bool | None
     prediction: Mapping[str, Any] | None
     presence_penalty: float | None
     prompt_cache_key: str | None
+    prompt_cache_options: Mapping[str, Any] | None
+    prompt_cache_retention: str | None
     reasoning_effort: str | None
     safety_identifier: str | None
     seed: int | None

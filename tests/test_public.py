@@ -105,6 +105,19 @@ MAY_IMPORT: dict[str, str | None] = {
     "_conversation": "_errors _types _policy _config _stream _client _async_client _attachment _history _markdown "
     "_transcript _turn",
     "typing": "_types",
+    "openai": "_errors _policy openai.client openai.errors openai.model openai.parsing openai.request openai.resources "
+    "openai.stream openai.types",
+    "openai.errors": "_errors",
+    "openai.model": "",
+    "openai.types": "openai.model",
+    "openai.request": "_policy _types typing openai.errors openai.model",
+    "openai.reading": "_errors _types openai.errors openai.model openai.types",
+    "openai.parsing": "_message _schema openai.errors openai.model openai.request openai.types",
+    "openai.stream": "_errors _async_client _stream openai.errors openai.parsing openai.types",  # the faces for types
+    "openai.resources": "_config typing openai.client openai.errors openai.parsing openai.reading openai.request "
+    "openai.stream openai.types",  # the client for types
+    "openai.client": "_client _async_client _config _policy _request openai.errors openai.reading openai.request "
+    "openai.resources openai.stream openai.types",
     "provider": "_types _protocols _account _config _call _service _stream _async_client typing",
     "testing": "testing.server testing.request testing.replies testing.faults",
     "testing.writer": "",
@@ -140,7 +153,11 @@ LIBRARIES: dict[str, set[str]] = {
     "trio": {"_http.receiver"},  # only where it is running already
     "pydantic": {"_schema"},
     "pydantic_core": {"_schema"},
-    "typing_extensions": {"_types", "_stream", "_client", "_async_client", "_conversation"},  # for type checkers
+    # For type checkers.
+    "typing_extensions": {
+        *("_types", "_stream", "_client", "_async_client", "_conversation"),
+        *("openai.client", "openai.resources"),
+    },
     "requests": {"_http.environment", "_http.transport"},
     "urllib3": {"_http.connections", "_http.form", "_http.transport"},
     "numpy": {"_embeddings"},  # only where its arrays are asked for

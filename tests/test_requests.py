@@ -422,6 +422,14 @@ def test_a_whole_answer_may_be_asked_for(face: Face) -> None:
     }
 
 
+def test_a_whole_answer_may_be_asked_for_without_a_word(face: Face) -> None:
+    """complete(stream=None) asks for the same, and leaves the field out, as None does with any other."""
+    with LoopbackServer(["one two"]) as server, Client(KEY, base_url=server.url) as client:
+        assert complete(face, client, stream=None).text == "one two"
+        (request,) = server.requests
+    assert request.json == {"model": "gpt-4o-mini", "messages": MESSAGES}
+
+
 def test_a_model_may_think_in_silence_for_as_long_as_the_call_may_take(raw_server: RawServer, face: Face) -> None:
     """The limit of silence is off where there is nothing but silence, before the head and within the body."""
     body = b'{"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}'
@@ -628,8 +636,8 @@ def test_every_argument_of_the_client_is_one_of_the_call_or_told() -> None:
         ({"extra_headers": ["X"]}, "extra_headers must be a dict"),
         ({"extra_query": "a=1"}, "extra_query must be a dict"),
         ({"extra_body": b"{}"}, "extra_body must be a dict"),
-        ({"stream": 1}, "stream must be True or False, not int"),
-        ({"stream": None}, "stream must be True or False, not NoneType"),
+        ({"stream": 1}, "stream must be True, False or None, not int"),
+        ({"stream": "no"}, "stream must be True, False or None, not str"),
         ({"keep_text": False}, r"keep_text= .*stream\(\)"),
         ({"max_response_bytes": "1"}, "max_response_bytes must be an int"),
     ],

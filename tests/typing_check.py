@@ -44,7 +44,10 @@ from chatanywhere import (
     Usage,
     UsageRecord,
     image,
+    openai,
 )
+from chatanywhere.openai import AsyncOpenAI, ChatCompletion, ChatCompletionChunk, OpenAI
+from chatanywhere.openai.types import ChatCompletionMessageFunctionToolCall
 from chatanywhere.typing import AsyncResult, ChatOptions, CreateResult, Event, Message, Messages, ToolEvent
 
 
@@ -123,7 +126,7 @@ def account(client: Client) -> float | None:
     return balance.remaining
 
 
-async def endpoints(client: AsyncClient, path: Path, file: BinaryIO) -> bytes:
+async def endturns(client: AsyncClient, path: Path, file: BinaryIO) -> bytes:
     answer = await client.request("POST", "/images/edits", {"n": 1}, files={"image": [path, file], "mask": b""})
     speech: RawResponse = await client.request("POST", "/audio/speech", {"input": answer["text"]}, raw=True)
     part: dict[str, Any] = image(path, detail="low")
@@ -265,6 +268,58 @@ def known_options(client: Client, chosen: ChatOptions, others: dict[str, Any]) -
     client.stream("Hello", **chosen)
     client.stream("Hello", **others)
     client.complete("Hello", extra_body={"top_k": 40})
+
+
+def as_openai_has_it(client: OpenAI, messages: list[dict[str, str]]) -> list[str | None]:
+    completion: ChatCompletion = client.chat.completions.create(model="m", messages=messages, temperature=0.5)
+    text: str | None = completion.choices[0].message.content
+    for call in completion.choices[0].message.tool_calls or []:
+        if isinstance(call, ChatCompletionMessageFunctionToolCall):
+            text = call.function.arguments
+    cached: int | None = None
+    if completion.usage and completion.usage.prompt_tokens_details:
+        cached = completion.usage.prompt_tokens_details.cached_tokens
+    pieces: list[str | None] = []
+    chunks: openai.Stream[ChatCompletionChunk] = client.chat.completions.create(
+        model="m", messages=messages, stream=True
+    )
+    with chunks as stream:
+        for chunk in stream:
+            pieces.append(chunk.choices[0].delta.content)
+    parsed = client.chat.completions.parse(model="m", messages=messages, response_format=Turn)
+    turn: Turn | None = parsed.choices[0].message.parsed
+    with client.chat.completions.stream(model="m", messages=messages, response_format=Turn) as events:
+        for event in events:
+            if event.type == "content.delta":
+                pieces.append(event.delta)
+            elif event.type == "tool_calls.function.arguments.done":
+                pieces.append(event.arguments)
+        turn = events.get_final_completion().choices[0].message.parsed
+    vector: list[float] = client.embeddings.create(model="m", input="a").data[0].embedding
+    models: list[str] = [model.id for model in client.with_options(timeout=5).models.list()]
+    print(cached, turn, vector, models, client.chat.completions.create(model=["a", "b"], messages=messages))
+    return [*pieces, text]
+
+
+async def as_openai_has_it_async(client: AsyncOpenAI, messages: list[dict[str, str]]) -> str | None:
+    completion: ChatCompletion = await client.chat.completions.create(model="m", messages=messages)
+    async for chunk in await client.chat.completions.create(model="m", messages=messages, stream=True):
+        print(chunk.choices[0].delta.content)
+    async with client.chat.completions.stream(model="m", messages=messages) as events:
+        async for event in events:
+            print(event.type)
+    async for model in client.models.list():
+        print(model.id)
+    models: list[str] = [model.id for model in await client.models.list()]
+    print(models)
+    return completion.choices[0].message.content
+
+
+def mistakes_in_openais_words(client: OpenAI, messages: list[dict[str, str]]) -> None:
+    client.chat.completions.create(messages=messages)  # type: ignore[call-overload]
+    client.chat.completions.create(model="m", messages=messages, temprature=1)  # type: ignore[call-overload]
+    client.responses.create(input="Hello")  # type: ignore[attr-defined]
+    print(client.chat.completions.create(model="m", messages=messages).choices[0].text)  # type: ignore[attr-defined]
 
 
 def mistakes(client: Client, asynchronous_client: AsyncClient) -> None:
