@@ -227,6 +227,36 @@ def test_a_key_may_be_a_function(server: LoopbackServer) -> None:
     assert [request.headers["Authorization"] for request in server.requests] == ["Bearer a", "Bearer b", "Bearer c"]
 
 
+def test_the_key_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither errors nor reprs nor pickles have it, whichever way it was given, and whatever the server repeats."""
+    secret = "sk-0123456789abcdef"
+    body = json.dumps({"error": {"message": f"bad key {secret}", "code": secret}})
+    with LoopbackServer(faults=[Fault.status(401, body=body)]) as server:
+        changed = client_of(server)
+        changed.api_key = secret
+        for client in (
+            client_of(server, api_key=secret),
+            client_of(server, api_key=lambda: secret),
+            client_of(server, base_url=f"{server.url}/v1?api-key={secret}"),
+            changed,
+            client_of(server).with_options(api_key=secret),
+        ):
+            with pytest.raises(openai.AuthenticationError) as caught:
+                client.chat.completions.create(**ASK)
+            error = caught.value
+            told = [str(error), repr(vars(error)), repr(error.response), error.response.text, repr(client)]  # type: ignore[attr-defined]
+            assert [words for words in told if secret in words] == []
+            assert secret.encode() not in pickle.dumps(error)
+    monkeypatch.setenv("CHATANYWHERE_API_KEY", "there")
+    with LoopbackServer() as server:
+        client = client_of(server, api_key=secret, default_headers={"X-A": "1"})
+        assert copy.copy(client).api_key == copy.deepcopy(client).api_key == secret
+        pickled = pickle.dumps(client)
+        assert secret.encode() not in pickled
+        pickle.loads(pickled).models.list()
+        assert (server.requests[0].headers["Authorization"], server.requests[0].headers["X-A"]) == ("Bearer there", "1")
+
+
 def test_a_client_of_the_other_kind_is_told() -> None:
     """A blocking client is not for the async face, nor the other way round."""
     with pytest.raises(TypeError, match=r"must be a chatanywhere\.Client"):

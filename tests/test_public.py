@@ -105,17 +105,19 @@ MAY_IMPORT: dict[str, str | None] = {
     "_conversation": "_errors _types _policy _config _stream _client _async_client _attachment _history _markdown "
     "_transcript _turn",
     "typing": "_types",
-    "openai": "_errors _policy openai.client openai.errors openai.model openai.parsing openai.request openai.resources "
-    "openai.stream openai.types",
+    "openai": "_errors _policy openai.client openai.errors openai.events openai.model openai.parsing openai.request "
+    "openai.resources openai.stream openai.types",
     "openai.errors": "_errors",
     "openai.model": "",
     "openai.types": "openai.model",
     "openai.request": "_policy _types typing openai.errors openai.model",
     "openai.reading": "_errors _types openai.errors openai.model openai.types",
-    "openai.parsing": "_message _schema openai.errors openai.model openai.request openai.types",
-    "openai.stream": "_errors _async_client _stream openai.errors openai.parsing openai.types",  # the faces for types
+    "openai.parsing": "_schema openai.errors openai.request openai.types",
+    "openai.events": "_message openai.model openai.parsing openai.request openai.types",
+    # The first two for type checkers, as the client is for the calls.
+    "openai.stream": "_async_client _stream _errors openai.errors openai.events openai.parsing openai.types",
     "openai.resources": "_config typing openai.client openai.errors openai.parsing openai.reading openai.request "
-    "openai.stream openai.types",  # the client for types
+    "openai.stream openai.types",
     "openai.client": "_client _async_client _config _policy _request openai.errors openai.reading openai.request "
     "openai.resources openai.stream openai.types",
     "provider": "_types _protocols _account _config _call _service _stream _async_client typing",

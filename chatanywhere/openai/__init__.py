@@ -30,8 +30,9 @@ from .._errors import (
 from .._policy import Timeout
 from .client import AsyncOpenAI, OpenAI
 from .errors import APIResponse, ContentFilterFinishReasonError, LengthFinishReasonError
+from .events import ChatCompletionStreamState
 from .model import BaseModel
-from .parsing import ChatCompletionStreamState, pydantic_function_tool
+from .parsing import pydantic_function_tool
 from .request import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, NOT_GIVEN, NotGiven, Omit, not_given, omit
 from .stream import (
     AsyncChatCompletionStream,

@@ -59,6 +59,10 @@ _KEYWORDS = {
 """Arguments that OpenAI's library has, and what takes their place."""
 
 
+_STAYS = ("api_key", "_own_key", "_key_provider", "chat", "beta", "embeddings", "models")
+"""What is not pickled with a client."""
+
+
 class _Face(Generic[ClientT]):
     """What the blocking and the async client have in common: their settings, and what these make of a call.
 
@@ -102,7 +106,8 @@ class _Face(Generic[ClientT]):
         if client is None:
             url, key = _found(base_url, "-" if self._key_provider else api_key)
             client = self._make(key, url)
-            self.base_url = (url if isinstance(url, str) else url[0] if url else _DEFAULT_URL).rstrip("/") + "/"
+            first, _, query = (url if isinstance(url, str) else url[0] if url else _DEFAULT_URL).partition("?")
+            self.base_url = first.rstrip("/") + "/" + (f"?{query}" if query else "")
             self.api_key = "" if self._key_provider else key or _variable("CHATANYWHERE_API_KEY") or ""
         self.client = client
         self._own_key = self.api_key  # that the client sends by itself
@@ -174,6 +179,20 @@ class _Face(Generic[ClientT]):
 
     with_options = copy
 
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: never the key, which the other process has to know itself; see `Client`."""
+        return {name: value for name, value in vars(self).items() if name not in _STAYS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, api_key="", _own_key="", _key_provider=None)
+        self._attach()
+
     def _limits(self, timeout: Any, *, streamed: bool) -> dict[str, Any]:
         timeout = timeout if given(timeout) else self.timeout
         return {
@@ -203,7 +222,8 @@ class _Face(Generic[ClientT]):
         headers = {name: value for name, value in headers.items() if value is not None}
         headers |= merged(self._custom_headers, how, "extra_headers")
         return Asked(
-            APIRequest(method, self.base_url.rstrip("/") + path),
+            # Without the query of the base URL, which may be a key.
+            APIRequest(method, self.base_url.partition("?")[0].rstrip("/") + path),
             path,
             body,
             merged(self._custom_query, how, "extra_query"),

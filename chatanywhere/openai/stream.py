@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._errors import ChatAnywhereError
 from .errors import APIRequest, APIResponse, ResponseHeaders, adapt, adapted
-from .parsing import ChatCompletionStreamEvent, ChatCompletionStreamState, Wanted
+from .events import ChatCompletionStreamEvent, ChatCompletionStreamState
+from .parsing import Wanted
 from .types import ChatCompletionChunk, ParsedChatCompletion
 
 if TYPE_CHECKING:
