@@ -107,10 +107,12 @@ def as_events(model: str, reply: Reply, usage: Mapping[str, Any], options: Answe
         return _event({**common, "choices": [choice]})
 
     choices = list(enumerate([reply, *reply.choices]))
+    # OpenAI begins with an empty text, and with null where no text follows.
+    begun = [None if choice.message()["content"] is None else "" for _, choice in choices]
     # Pieces of the choices take turns.
     rows = zip_longest(*([event(index, delta) for delta in choice.deltas()] for index, choice in choices))
     return StreamedBody(
-        opening=[event(index, {"role": "assistant", "content": ""}) for index, _ in choices],
+        opening=[event(index, {"role": "assistant", "content": begun[index]}) for index, _ in choices],
         pieces=[piece for row in rows for piece in row if piece is not None],
         ending=[*(event(index, {}, choice.reason) for index, choice in choices), *last, done],
     )

@@ -1,0 +1,48 @@
+"""The libraries that these tests import stay on this machine, and none of the tests may be skipped."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("clients.cases")
+
+# What libraries read when they are imported: no price lists, models, or statistics over the network.
+os.environ.update(
+    LITELLM_LOCAL_MODEL_COST_MAP="True",
+    HF_HUB_OFFLINE="1",
+    LANGSMITH_TRACING="false",
+    LLM_USER_PATH=tempfile.mkdtemp(prefix="llm-"),
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """Make a failure of each skip: what is missing here is missing for users."""
+    report = yield
+    if report.skipped:
+        report.outcome = "failed"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail the tests in which the name of another machine is looked up."""
+    asked = []
+    look_up = socket.getaddrinfo
+
+    def look_up_here(host: Any, *arguments: Any, **options: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name not in (None, "127.0.0.1", "localhost"):
+            asked.append(name)
+            raise socket.gaierror(f"there is no network in these tests, and so no {name}")
+        return look_up(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
+    yield
+    assert not asked
