@@ -138,10 +138,11 @@ MAY_IMPORT: dict[str, str | None] = {
     "testing.options": "testing.request testing.schema",
     "testing.talker": "testing.instances testing.options testing.replies testing.request",
     "testing.completions": "testing.options testing.replies testing.request testing.writer",
+    "testing.prompts": "testing.completions testing.options testing.replies testing.request testing.writer",
     "testing.embeddings": "testing.options testing.replies testing.request testing.writer",
     "testing.account": "testing.request",
     "testing.routes": "testing.account testing.completions testing.embeddings testing.faults testing.options "
-    "testing.replies testing.request testing.talker testing.writer",
+    "testing.replies testing.request testing.talker testing.prompts testing.writer",
     "testing.server": "testing.faults testing.recorder testing.replies testing.request testing.routes testing.writer",
     "cli": ANY,
     "": ANY,

@@ -82,8 +82,8 @@ def as_object(model: str, reply: Reply, usage: Mapping[str, Any], options: Answe
         written = {"index": index, "message": choice.message(), "finish_reason": choice.reason}
         if options.logprobs:
             written["logprobs"] = {
-                "content": _logprobs(choice.text_pieces, options) or None,
-                "refusal": _logprobs(words(choice.refusal), options) or None,
+                "content": logprobs(choice.text_pieces, options) or None,
+                "refusal": logprobs(words(choice.refusal), options) or None,
             }
         choices.append(written)
     return {**_head(model, ""), "choices": choices, "usage": usage}
@@ -93,28 +93,28 @@ def as_events(model: str, reply: Reply, usage: Mapping[str, Any], options: Answe
     """Return a reply as a stream of events."""
     done = b"data: [DONE]\n\n"
     if reply.chunks is not None:
-        return StreamedBody([_event(chunk) for chunk in reply.chunks], ending=[done])
+        return StreamedBody([event(chunk) for chunk in reply.chunks], ending=[done])
     common = _head(model, ".chunk")
     last = []
     if options.include_usage:
-        last.append(_event({**common, "choices": [], "usage": usage}))
+        last.append(event({**common, "choices": [], "usage": usage}))
         common["usage"] = None  # until the one chunk that has it
 
-    def event(index: int, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+    def chunk(index: int, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "finish_reason": finish_reason}
         if options.logprobs:
             choice["logprobs"] = _logprobs_of(delta, options)
-        return _event({**common, "choices": [choice]})
+        return event({**common, "choices": [choice]})
 
     choices = list(enumerate([reply, *reply.choices]))
     # OpenAI begins with an empty text, and with null where no text follows.
     begun = [None if choice.message()["content"] is None else "" for _, choice in choices]
     # Pieces of the choices take turns.
-    rows = zip_longest(*([event(index, delta) for delta in choice.deltas()] for index, choice in choices))
+    rows = zip_longest(*([chunk(index, delta) for delta in choice.deltas()] for index, choice in choices))
     return StreamedBody(
-        opening=[event(index, {"role": "assistant", "content": begun[index]}) for index, _ in choices],
+        opening=[chunk(index, {"role": "assistant", "content": begun[index]}) for index, _ in choices],
         pieces=[piece for row in rows for piece in row if piece is not None],
-        ending=[*(event(index, {}, choice.reason) for index, choice in choices), *last, done],
+        ending=[*(chunk(index, {}, choice.reason) for index, choice in choices), *last, done],
     )
 
 
@@ -128,7 +128,8 @@ def _head(model: str, kind: str) -> dict[str, Any]:
     }
 
 
-def _event(value: object) -> bytes:
+def event(value: object) -> bytes:
+    """Return an event with a value as JSON."""
     return b"data: %b\n\n" % to_json(value)
 
 
@@ -136,11 +137,11 @@ def _logprobs_of(delta: Mapping[str, Any], options: AnswerOptions) -> dict[str, 
     """Return the log probabilities of what a chunk says, or None if it says nothing that has any."""
     for name, other in (("content", "refusal"), ("refusal", "content")):
         if delta.get(name):
-            return {name: _logprobs([delta[name]], options), other: None}
+            return {name: logprobs([delta[name]], options), other: None}
     return None
 
 
-def _logprobs(tokens: list[str], options: AnswerOptions) -> list[dict[str, Any]]:
+def logprobs(tokens: list[str], options: AnswerOptions) -> list[dict[str, Any]]:
     """Return made-up log probabilities, always the same for the same token."""
     return [
         {**likely[0], "top_logprobs": likely[: options.top_logprobs]}

@@ -15,7 +15,7 @@ from binascii import b2a_base64
 from collections.abc import Mapping
 from typing import Any
 
-from .options import read, read_choice, read_number
+from .options import read_choice, read_number, read_texts
 from .replies import words
 from .request import ParameterError
 from .writer import to_json
@@ -38,7 +38,7 @@ def embed(fields: Mapping[str, Any], model: str) -> tuple[bytes, int]:
     Raises:
         ParameterError: it is a request that OpenAI refuses.
     """
-    inputs = _read_inputs(fields)
+    inputs = read_texts(fields, "input", _INPUTS)
     encoding = read_choice(fields, "encoding_format", "float", "base64") or "float"
     size = read_number(fields, "dimensions", 1, MODELS.get(model, 1536))
     if size is not None and model == "text-embedding-ada-002":
@@ -60,26 +60,6 @@ def embed(fields: Mapping[str, Any], model: str) -> tuple[bytes, int]:
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     head = to_json({"object": "list", "model": model, "usage": usage})
     return b'%b, "data": [%b]}' % (head[:-1], items), tokens
-
-
-def _read_inputs(fields: Mapping[str, Any]) -> list[str] | list[list[int]]:
-    given = read(fields, "input", str, list, required=True)
-    inputs = [given] if isinstance(given, str) or (given and type(given[0]) is int) else given
-    if len(inputs) > _INPUTS:
-        message = (
-            f"Invalid 'input': array too long. Expected an array with maximum length {_INPUTS}, "
-            f"but got an array with length {len(inputs)} instead."
-        )
-        raise ParameterError("input", message, "array_above_max_length")
-    are_texts = all(isinstance(each, str) for each in inputs)
-    if not are_texts and not all(
-        isinstance(each, list) and all(type(token) is int for token in each) for each in inputs
-    ):
-        message = "Invalid type for 'input': expected a string, an array of strings, of tokens, or of arrays of tokens."
-        raise ParameterError("input", message, "invalid_type")
-    if not inputs or not all(inputs):
-        raise ParameterError("input", "Invalid 'input': input cannot be empty.", "invalid_value")
-    return inputs
 
 
 def _vector(text: str, size: int, encoding: str) -> bytes:

@@ -88,6 +88,32 @@ def read_choice(fields: Mapping[str, Any], path: str, *choices: str, required: b
     return value
 
 
+def read_texts(fields: Mapping[str, Any], path: str, most: int) -> list[str] | list[list[int]]:
+    """Return a parameter that is a text or several, or the tokens of these; none of them is empty.
+
+    Raises:
+        ParameterError: it is something else, or there are more than `most`.
+    """
+    given = read(fields, path, str, list, required=True)
+    texts = [given] if isinstance(given, str) or (given and type(given[0]) is int) else given
+    if len(texts) > most:
+        message = (
+            f"Invalid '{path}': array too long. Expected an array with maximum length {most}, "
+            f"but got an array with length {len(texts)} instead."
+        )
+        raise ParameterError(path, message, "array_above_max_length")
+    if not all(isinstance(each, str) for each in texts) and not all(
+        isinstance(each, list) and all(type(token) is int for token in each) for each in texts
+    ):
+        message = (
+            f"Invalid type for '{path}': expected a string, an array of strings, of tokens, or of arrays of tokens."
+        )
+        raise ParameterError(path, message, "invalid_type")
+    if not texts or not all(texts):
+        raise ParameterError(path, f"Invalid '{path}': {path} cannot be empty.", "invalid_value")
+    return texts
+
+
 @dataclass(frozen=True)
 class Tool:
     """A tool that may be called."""

@@ -17,6 +17,7 @@ from .account import Ledger
 from .completions import as_events, as_object, fitted, usage_of
 from .faults import Fault
 from .options import AnswerOptions, check_conversation, read
+from .prompts import TextCompletion, as_chats, options_of
 from .replies import Reply, ReplyLike
 from .request import WEB_PATH, ParameterError, Request, RequestError, without_query
 from .talker import reply_to
@@ -165,6 +166,25 @@ def _answer_chat(request: Request, backend: Backend) -> Response:
     return _json_response(as_object(model, reply, usage, options), fault)
 
 
+def _answer_text(request: Request, backend: Backend) -> Response:
+    key = request.key
+    model = read(request.fields, "model", str, required=True)
+    options = options_of(request.fields)
+    chats = as_chats(request)
+    replies = []
+    for chat in chats:
+        reply, fault = backend.replies.take(chat, options)
+        if not isinstance(reply, Reply):
+            return _json_response(reply, fault)
+        replies.append(fitted(reply, options))
+    answer = TextCompletion(request.fields, chats, replies, options)
+    if fault is None:
+        backend.ledger.charge(key, model, answer.usage)
+    if options.stream:
+        return Response(200, "text/event-stream", answer.as_events(), fault=fault)
+    return _json_response(answer.as_object(), fault)
+
+
 def _answer_embeddings(request: Request, backend: Backend) -> Response:
     key = request.key
     model = read(request.fields, "model", str, required=True)
@@ -203,6 +223,7 @@ def _answer_usage_by_day(request: Request, backend: Backend) -> Response:
 ROUTES = (
     Route("POST", WEB_PATH, _answer_web),
     Route("POST", "/v1/chat/completions", _answer_chat),
+    Route("POST", "/v1/completions", _answer_text),
     Route("POST", "/v1/embeddings", _answer_embeddings),
     Route("GET", "/v1/models", _answer_models),
     Route("GET", "/v1/models/{model}", _answer_model),

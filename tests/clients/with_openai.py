@@ -193,9 +193,13 @@ def test_an_error_within_a_stream(server: LoopbackServer) -> None:
 
     async def chat(client: openai.AsyncOpenAI) -> None:
         pieces = []
-        with pytest.raises(openai.APIError, match="upstream failed"):
+
+        async def read() -> None:
             async for chunk in await client.chat.completions.create(**CHAT, stream=True):
                 pieces.append(chunk.choices[0].delta.content)
+
+        with pytest.raises(openai.APIError, match="upstream failed"):
+            await read()
         assert pieces == ["", "Pleased", " to"]
 
     run(server, chat)

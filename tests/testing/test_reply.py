@@ -68,7 +68,7 @@ def spoken(chunks: Sequence[Mapping[str, Any]], index: int = 0) -> dict[str, Any
                     calls.append({key: value for key, value in fragment.items() if key != "index"})
                 else:
                     calls[fragment["index"]]["function"]["arguments"] += fragment["function"]["arguments"]
-            elif name != "role":
+            elif name != "role" and value is not None:
                 message[name] = message.get(name, "") + value
     (reason,) = {
         each["finish_reason"]
@@ -119,6 +119,21 @@ def test_the_finish_reason_is_as_told(given: str | None, sent: str | None) -> No
     reply = Reply("Hi", finish_reason=given)
     assert ask(reply).json()["choices"][0]["finish_reason"] == sent
     assert stream(reply)[-1]["choices"] == [{"index": 0, "delta": {}, "finish_reason": sent}]
+
+
+@pytest.mark.parametrize(
+    ("reply", "content"),
+    [
+        (Reply("Hi"), ""),
+        (Reply(), ""),
+        (Reply("Hi", tool_calls=[("f", {})]), ""),
+        (Reply(tool_calls=[("f", {})]), None),
+        (Reply(refusal="No."), None),
+    ],
+)
+def test_a_stream_begins_with_null_where_no_text_follows(reply: Reply, content: str | None) -> None:
+    """The first chunk has what OpenAI's has, so that its SDK says of a stream what it says of an object."""
+    assert deltas(stream(reply))[0] == {"role": "assistant", "content": content}
 
 
 def test_reasoning_comes_before_the_text() -> None:

@@ -330,8 +330,8 @@ def test_an_unknown_path_is_not_found(server: LoopbackServer) -> None:
     error = response.json()["error"]
     assert error.pop("message") == (
         "Invalid URL (GET /v2/nothing): this server has POST /v1/chat/gpt/, POST /v1/chat/completions, "
-        "POST /v1/embeddings, GET /v1/models, GET /v1/models/{model}, POST /v1/query/balance, "
-        "POST /v1/query/usage_details, POST /v1/query/day_usage_details, each also without /v1"
+        "POST /v1/completions, POST /v1/embeddings, GET /v1/models, GET /v1/models/{model}, "
+        "POST /v1/query/balance, POST /v1/query/usage_details, POST /v1/query/day_usage_details, each also without /v1"
     )
     assert error == {"type": "invalid_request_error", "param": None, "code": "unknown_url"}
 
