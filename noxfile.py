@@ -59,6 +59,40 @@ def openai(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "--no-cov", *files, *session.posargs)
 
 
+CLIENTS = {
+    "new-sdk": (
+        [
+            "openai>=3",
+            "langchain-openai>=1.7",
+            "litellm[proxy]>=1.108",
+            "llm>=0.36",
+            "pydantic-ai-slim[openai]>=2.60",
+            "xllamacpp>=2026.10",
+            "gguf>=0.19",
+        ],
+        ["with_langchain", "with_litellm", "with_llm", "with_pydantic_ai", "to_litellm", "to_llama_cpp"],
+    ),
+    # They do not take the newest of OpenAI's SDK yet.
+    "old-sdk": (
+        ["instructor>=1.17", "llama-index-llms-openai-like>=0.8", "llama-index-embeddings-openai-like>=0.4"],
+        ["with_instructor", "with_llamaindex"],
+    ),
+}
+"""What is installed together, and the files of tests for it."""
+
+
+@nox.session
+@nox.parametrize(["libraries", "names"], list(CLIENTS.values()), ids=list(CLIENTS))
+def clients(session: nox.Session, libraries: list[str], names: list[str]) -> None:
+    """Clients of others against the test server, and ours against a LiteLLM proxy and llama.cpp."""
+    session.install(".[test]", *libraries)
+    files = [f"tests/clients/{name}.py" for name in ("with_openai", *names)]
+    files += ["tests/testing/test_openai_sdk.py", "tests/testing/test_prompts.py"]
+    # The libraries warn of much; what is ours is held to the rule of the suite.
+    options = ["--no-cov", "--dist", "loadfile", "-o", "filterwarnings=error:::chatanywhere"]
+    session.run("python", "-m", "pytest", *options, *files, *session.posargs)
+
+
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """100,000 mutated heads, and 20,000 whole answers over sockets, read by this package and by h11."""

@@ -494,7 +494,15 @@ def test_the_words_of_a_redirect_are_told(status: int, location: str, shape: str
     assert bool(error.hint) is bool(location)
 
 
-REQUEST_IDS = ["x-request-id", "request-id", "x-ms-request-id", "apim-request-id", "x-amzn-requestid", "cf-ray"]
+REQUEST_IDS = [
+    "x-request-id",
+    "request-id",
+    "x-ms-request-id",
+    "apim-request-id",
+    "x-amzn-requestid",
+    "x-litellm-call-id",
+    "cf-ray",
+]
 
 
 @pytest.mark.parametrize("name", REQUEST_IDS)
@@ -666,6 +674,10 @@ CODES = {
     "billing_hard_limit_reached": QuotaExceededError,
     "model_not_found": NotFoundError,
     "DeploymentNotFound": NotFoundError,
+    "invalid_model": NotFoundError,
+    "budget_exceeded": QuotaExceededError,
+    "key_model_access_denied": ModelNotAllowedError,
+    "no_db_connection": AuthenticationError,
 }
 PLACES: dict[str, Callable[[str], Any]] = {
     "code": lambda code: {"error": {"message": "no", "code": code}},
@@ -726,6 +738,75 @@ def test_a_prompt_that_is_too_long_is_told_by_its_words(status: int, words: str)
     """Servers that give no code say it in sentences of their own."""
     error = error_from(AnswerHead(status, JSON), json.dumps({"error": {"message": words}}).encode())
     assert type(error) is PromptTooLongError
+
+
+SENTENCES = {
+    "LiteLLM knows no model": (
+        400,
+        {
+            "message": "/chat/completions: Invalid model name passed in model=a. Call `/v1/models` to view",
+            "code": "400",
+        },
+        NotFoundError,
+    ),
+    "DeepSeek knows no model": (400, {"message": "Model Not Exist", "code": "invalid_request_error"}, NotFoundError),
+    "OpenRouter knows no model": (400, {"message": "a/b is not a valid model ID", "code": 400}, NotFoundError),
+    "OpenAI's quota behind LiteLLM": (
+        429,
+        {
+            "message": "litellm.RateLimitError: RateLimitError: OpenAIException - You exceeded your current quota"
+            "\n\nLiteLLM: model group 'a' failed with the error above. No fallback was attempted.",
+            "type": "throttling_error",
+            "code": "429",
+        },
+        QuotaExceededError,
+    ),
+    "Gemini's limit": (
+        429,
+        {"message": "You exceeded your current quota. Please retry in 20.5s.", "status": "RESOURCE_EXHAUSTED"},
+        RateLimitError,
+    ),
+    "LiteLLM without a database": (
+        400,
+        {"message": "No connected db.", "type": "no_db_connection"},
+        AuthenticationError,
+    ),
+    "LiteLLM's budget": (
+        422,
+        {"message": "Budget has been exceeded! Current cost: 2.0, Max budget: 1.0", "type": "budget_exceeded"},
+        QuotaExceededError,
+    ),
+    "llama.cpp and a long text": (
+        500,
+        {
+            "code": 500,
+            "message": "input (6001 tokens) is too large to process. increase the physical batch size "
+            "(current batch size: 512)",
+            "type": "server_error",
+        },
+        PromptTooLongError,
+    ),
+    "llama.cpp and a picture": (
+        500,
+        {
+            "code": 500,
+            "message": "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
+            "type": "server_error",
+        },
+        BadRequestError,
+    ),
+}
+
+
+@pytest.mark.parametrize(("status", "told", "kind"), SENTENCES.values(), ids=SENTENCES)
+def test_what_other_servers_say_is_known(status: int, told: dict[str, Any], kind: type[APIStatusError]) -> None:
+    """What is no use trying again is none of the errors that are tried again, whatever the status it is told by."""
+    error = error_from(AnswerHead(status, JSON, "http://127.0.0.1:4000"), json.dumps({"error": told}).encode())
+    assert type(error) is kind
+    assert error.status_code == status
+    assert error.hint
+    error.attempts = 1
+    assert (Retry(3).wait_before_next(error, 1, None) is None) is (kind is not RateLimitError)
 
 
 def test_a_spent_quota_within_an_answer_is_asked_once(raw_server: RawServer, face: Face) -> None:

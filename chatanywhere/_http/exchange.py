@@ -19,12 +19,13 @@ from .idle import IdleConnections
 from .scope import CallScope
 from .sockets import raised_by_program, receive, receive_nowait, send_nowait, wait_until_ready, was_not_read
 
-_REQUEST_IDS = (  # OpenAI's, Anthropic's, Azure's two, Amazon's; of Cloudflare, which stands before many, the last
+_REQUEST_IDS = (  # OpenAI's, Anthropic's, Azure's two, Amazon's, LiteLLM's; of Cloudflare, which stands before many
     "x-request-id",
     "request-id",
     "x-ms-request-id",
     "apim-request-id",
     "x-amzn-requestid",
+    "x-litellm-call-id",
     "cf-ray",
 )
 

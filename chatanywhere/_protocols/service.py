@@ -82,13 +82,21 @@ _KNOWN = (
             "exceeded_current_quota_error",
             "insufficient_user_quota",
             "billing_hard_limit_reached",
+            "budget_exceeded",
         ),
+        # LiteLLM leaves OpenAI's code out. The same words from Gemini, without the name, are of a limit that passes.
+        phrases=("OpenAIException - You exceeded your current quota",),
     ),
     _Known(
         PromptTooLongError,
         f"The prompt, with max_tokens, is longer than the model takes. {_SHORTEN}, "
         "lower max_tokens=, or choose a model= that takes more.",
-        ("context_length_exceeded", "exceed_context_size_error", "contextwindowexceedederror"),
+        (
+            "context_length_exceeded",
+            "exceed_context_size_error",
+            "contextwindowexceedederror",
+            "is too large to process. increase the physical batch size",
+        ),
         (
             "maximum context length",
             "prompt is too long",
@@ -98,7 +106,22 @@ _KNOWN = (
             "`inputs` must have less than",
         ),
     ),
-    _Known(NotFoundError, _NOT_FOUND, ("model_not_found", "deploymentnotfound")),
+    _Known(
+        NotFoundError,
+        _NOT_FOUND,
+        ("model_not_found", "deploymentnotfound", "invalid_model"),
+        ("Invalid model name passed in model=", "Model Not Exist", "is not a valid model ID"),
+    ),
+    _Known(
+        BadRequestError,
+        "The model takes no such input {here}. Leave it out, or choose a model= that takes it.",
+        ("image input is not supported", "audio input is not supported"),
+    ),
+    _Known(
+        AuthenticationError,
+        "A LiteLLM proxy without a database takes its master key alone {here}. Check api_key= or CHATANYWHERE_API_KEY.",
+        ("no_db_connection",),
+    ),
     # ChatAnywhere's messages, which relays pass on.
     _Known(
         AuthenticationError,
@@ -128,6 +151,7 @@ _KNOWN = (
     _Known(
         ModelNotAllowedError,
         "The key may not use this model, or this endpoint, {here}. Choose another model=, or use another key.",
+        [f"{who}_model_access_denied" for who in ("key", "team", "user", "customer", "org", "project", "agent")],
         phrases=("免费API限制使用", "free account is limited to use"),
         ours="A free key may not use this model, or this endpoint (/v1/completions is closed to it). "
         "Choose another model=, or use a paid key.",
@@ -166,6 +190,9 @@ MAX_ERROR_BYTES = 64 * 1024
 """Bytes that are read of an answer with an error status."""
 
 _MAX_BODY = 50_000  # values of what an error was read of; what comes with an error status is too short for more
+
+_WAITS = (("retry-after-ms", 0.001), ("retry-after", 1.0))
+"""Headers that say how long to wait, and their unit in seconds."""
 
 _DESCRIBED = re.compile(r'error_description="((?:[^"\\]|\\.){1,500})"')
 
@@ -303,8 +330,10 @@ def _status_error(
         exact = any(code in envelope.names or code in message.lower() for code in each.codes)
         if exact or any(re.search(phrase, message, re.IGNORECASE) for phrase in each.phrases):
             known = each
-            # Words decide the class only where they narrow what the status says, if that says anything.
-            if exact or kind is APIStatusError or issubclass(known.kind, kind):
+            # Words decide the class only where they narrow what the status says, if that says anything. For a model
+            # that there is not, some have status 400.
+            unknown = (kind, known.kind) == (BadRequestError, NotFoundError)
+            if exact or unknown or kind is APIStatusError or issubclass(known.kind, kind):
                 kind = known.kind
             break
     host = head.host
@@ -344,8 +373,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the answer asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date.
 
     A date is counted from the one that the answer was sent on (`Date`), since the service's clock may differ from ours.
+    LiteLLM passes on what the service behind it asks under names of its own.
     """
-    for name, seconds in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+    for name, seconds in (*_WAITS, *((f"llm_provider-{name}", seconds) for name, seconds in _WAITS)):
         try:
             wait = float(headers.get(name, "")) * seconds
         except ValueError as exc:
@@ -354,7 +384,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
             continue
         if math.isfinite(wait):
             return max(0.0, wait)
-    then = _date(headers.get("retry-after", ""))
+    then = _date(headers.get("retry-after") or headers.get("llm_provider-retry-after", ""))
     if then is None:
         return None
     from datetime import datetime, timezone

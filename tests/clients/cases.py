@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -91,3 +96,39 @@ def waited_for_a_second(server: LoopbackServer) -> Iterator[None]:
     yield
     assert 1 <= time.monotonic() - began < 10
     assert len(server.requests) == sent + 2
+
+
+@contextmanager
+def serving(
+    command: Sequence[str | Path], says: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Run a server of another project, which finds no network; give the URL that its log has behind some words.
+
+    Args:
+        command: starts it.
+        says: the words.
+        folder: where it runs, and leaves its log.
+        environment: in addition to the paths of this process.
+    """
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9") | {"NO_PROXY": "127.0.0.1"}
+    paths = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    log = folder / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env={**paths, **nowhere, **(environment or {})}, stdout=output, stderr=output
+        )
+    try:
+        end = time.monotonic() + 120
+        while not (found := re.search(rf"{re.escape(says)}(http://127\.0\.0\.1:[1-9]\d*)", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.05)
+        yield found[1]
+        assert process.poll() is None, log.read_text()
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)

@@ -850,6 +850,10 @@ def test_an_error_keeps_the_headers() -> None:
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT", "date": "Wed, 21 Oct 2015 07:28:30 GMT"}, 0),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT", "date": "today"}, 0),
         ({"retry-after": "20", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 20),
+        ({"llm_provider-retry-after": "7"}, 7),
+        ({"llm_provider-retry-after-ms": "1500", "llm_provider-retry-after": "20"}, 1.5),
+        ({"llm_provider-retry-after": "7", "retry-after": "20"}, 20),
+        ({"llm_provider-retry-after": "Wed, 21 Oct 2015 07:28:00 GMT", "date": "Wed, 21 Oct 2015 07:27:30 GMT"}, 30),
     ],
     ids=str,
 )
