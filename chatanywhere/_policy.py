@@ -206,7 +206,7 @@ def is_about_model(error: ChatAnywhereError) -> bool:
         words = f"{error.code} {error.message} {error.body}".lower()
         return any(name in words for name in ("model", "模型", "deployment"))
     if isinstance(error, BadRequestError):
-        return error.status_code == 403  # a prompt that is too long for this one
+        return error.status_code == 403 or error.status_code >= 500  # a prompt that is too long for this one, a picture
     return isinstance(error, (PermissionDeniedError, RateLimitError, InternalServerError))
 
 
