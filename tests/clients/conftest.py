@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -13,12 +12,7 @@ import pytest
 pytest.register_assert_rewrite("clients.cases")
 
 # What libraries read when they are imported: no price lists, models, or statistics over the network.
-os.environ.update(
-    LITELLM_LOCAL_MODEL_COST_MAP="True",
-    HF_HUB_OFFLINE="1",
-    LANGSMITH_TRACING="false",
-    LLM_USER_PATH=tempfile.mkdtemp(prefix="llm-"),
-)
+os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", HF_HUB_OFFLINE="1", LANGSMITH_TRACING="false")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -48,7 +48,7 @@ TEXT = "Pleased to meet you, 小明."
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
 MOCKS: dict[str, dict[str, Any]] = {
     "mock": {"mock_response": TEXT},
-    "slow": {"mock_response": TEXT, "mock_delay": 5},
+    "slow": {"mock_response": TEXT, "mock_delay": 8},
     "tool": {"mock_response": "", "mock_tool_calls": [CALL]},
     "limited": {"mock_response": "litellm.RateLimitError"},
     "small": {"mock_response": "litellm.ContextWindowExceededError"},
@@ -249,7 +249,7 @@ def test_a_limit(face: Face, client: Client, stream: bool) -> None:
     with pytest.raises(APITimeoutError) as caught:
         face.call(client, "complete", ADA, model="slow", timeout=Timeout(total=0.5), stream=stream)
     assert caught.value.phase == "total"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 def test_silence_within_a_stream(face: Face, client: Client, upstream: LoopbackServer) -> None:

@@ -207,7 +207,7 @@ def test_a_limit(face: Face, client: Client) -> None:
     outcome = face.ask(client, timeout=Timeout(total=0.3), retry=None, **ENDLESS)
     assert isinstance(outcome.error, APITimeoutError)
     assert outcome.error.partial == outcome.text != ""
-    assert outcome.seconds < 2
+    assert outcome.seconds < 5
 
 
 def test_cancel(client: Client, url: str) -> None:
