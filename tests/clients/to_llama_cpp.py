@@ -164,9 +164,10 @@ def test_embeddings(face: Face, client: Client) -> None:
 
 
 def test_models(face: Face, client: Client) -> None:
-    """The one model is listed."""
+    """The one model is listed, and how soon the server answers can be asked."""
     assert face.call(client, "models") == ["tiny"]
-    assert face.call(client, "ping") == {url: pytest.approx(0, abs=5) for url in face.call(client, "ping")}
+    (seconds,) = face.call(client, "ping").values()
+    assert 0 < seconds < 5
 
 
 ERRORS: dict[str, tuple[type[ChatAnywhereError], dict[str, Any]]] = {
