@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         UnprocessableEntityError,
     )
+    from ._observe import CallView, Observer
     from ._picture import image
     from ._policy import Retry, Timeout
     from ._request import RawResponse
@@ -78,6 +79,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "Balance",
+    "CallView",
     "ChatAnywhere",
     "ChatAnywhereAPI",
     "ChatAnywhereError",
@@ -93,6 +95,7 @@ __all__ = [
     "InternalServerError",
     "ModelNotAllowedError",
     "NotFoundError",
+    "Observer",
     "OutputError",
     "PermissionDeniedError",
     "PromptTooLongError",
@@ -134,6 +137,7 @@ _HOMES = {
     "Stream": "_stream",
     **dict.fromkeys(("AsyncToolStream", "ToolStream"), "_tools"),
     **dict.fromkeys(("AsyncConversation", "Conversation"), "_conversation"),
+    **dict.fromkeys(("CallView", "Observer"), "_observe"),
     **dict.fromkeys(("Balance", "UsageRecord"), "_account"),
     **dict.fromkeys(("Retry", "Timeout"), "_policy"),
     **dict.fromkeys(("AsyncGeneratorProvider", "ChatAnywhere", "ChatAnywhereAPI"), "provider"),

@@ -135,18 +135,24 @@ _OWN: dict[str, Any] = {
     "https://api.chatanywhere.tech (abroad: https://api.chatanywhere.org) to ask for a balance or for what was used.",
 }
 
-MODELS = json_endpoint("GET", "/models", _model_ids, "a list of models")
+MODELS = json_endpoint("GET", "/models", _model_ids, "a list of models", operation="models")
 """Lists the models."""
 
 BALANCE: Endpoint[Balance] = Endpoint(
-    "POST", "/query/balance", lambda head, max_json: _BalanceDecoder(_balance, "a balance", max_json, head), **_OWN
+    "POST",
+    "/query/balance",
+    lambda head, max_json: _BalanceDecoder(_balance, "a balance", max_json, head),
+    operation="balance",
+    **_OWN,
 )
 """Tells what the account of the key holds."""
 
-USAGE = json_endpoint("POST", "/query/usage_details", _records, "a list of what was used", **_OWN)
+USAGE = json_endpoint("POST", "/query/usage_details", _records, "a list of what was used", operation="usage", **_OWN)
 """Tells what the key has used of late."""
 
-USAGE_BY_DAY = json_endpoint("POST", "/query/day_usage_details", _records, "a list of what was used", **_OWN)
+USAGE_BY_DAY = json_endpoint(
+    "POST", "/query/day_usage_details", _records, "a list of what was used", operation="usage_by_day", **_OWN
+)
 """Tells what the key has used day by day."""
 
 
@@ -192,7 +198,7 @@ class _BeginningDecoder(Decoder["float | None"]):
         events.append(self._time)
 
 
-_HEAD: Endpoint[float | None] = Endpoint("GET", "/models", lambda _, __: _BeginningDecoder())
+_HEAD: Endpoint[float | None] = Endpoint("GET", "/models", lambda _, __: _BeginningDecoder(), operation="ping")
 """Tells when the answer has begun."""
 
 

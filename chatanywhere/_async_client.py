@@ -379,6 +379,7 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         max_response_bytes: int | None = DEFAULT,
         keepalive_expiry: float | None = 30.0,
+        observers: Iterable[object] = (),
         max_threads: int = 40,
     ) -> None:
         settings = Settings(
@@ -393,6 +394,7 @@ class AsyncClient:
             headers=headers,
             max_response_bytes=max_response_bytes,
             keepalive_expiry=keepalive_expiry,
+            observers=observers,
         )
         settings.check_key()
         self._service = Service(settings)

@@ -87,6 +87,7 @@ class Call(Generic[T]):
         wait: seconds before the next attempt.
         delivered: the reader's word that a piece of the answer has been given out, so that no other attempt is made.
         output: the type that the answer is to be an instance of, None for any answer.
+        keeps_text: the reader keeps what the answer says.
         watcher: an event loop's, which watches the connection of `exchange` and has a way of its own to close it.
     """
 
@@ -146,6 +147,7 @@ class Call(Generic[T]):
         self.wait = 0.0
         self.delivered = False
         self.output: Output | None = None
+        self.keeps_text = True
         self.watcher: Closing | None = None
 
     # What a reader does -------------------------------------------------------------------------------------
@@ -349,6 +351,10 @@ class Call(Generic[T]):
             self.scope.cancel()
             self._release()
 
+    def close(self) -> None:
+        """Do the same for a reader who wants no more."""
+        self.cancel()
+
     def _release(self) -> None:
         with self._lock:
             closing = self.watcher or self.exchange
@@ -376,6 +382,7 @@ class Call(Generic[T]):
                     )
                 if wait is None and self._may_repeat and self._go_on(error):
                     wait = 0.0
+                self._attempt_failed(error, wait)
             if wait is None:
                 self._fail(error)
         finally:
@@ -385,6 +392,9 @@ class Call(Generic[T]):
         self._error = self._reading = self.exchange = self.response = self.watcher = None
         self.scope.start_attempt()
         return self._next_step()
+
+    def _attempt_failed(self, error: ChatAnywhereError, wait: float | None) -> None:
+        """Called when that is so, and the next attempt is to come in so many seconds, or there is to be none."""
 
     def _refused_fields(self, error: ChatAnywhereError) -> frozenset[str]:
         """The fields that the service does not accept, of those that it was sent unasked."""

@@ -30,8 +30,9 @@ class Client:
 
     It holds configuration and a connection pool. Threads may share it, a process may go on using it after a
     fork, and it pickles: its configuration only, and never the key, which the new process reads from its own
-    environment. What `headers`, `base_url` and `proxy` hold is configuration, secrets included. A copy made by
-    `copy` or `deepcopy`, which stays in the process, keeps the key, and has connections of its own.
+    environment, nor the observers. What `headers`, `base_url` and `proxy` hold is configuration, secrets included. A
+    copy made by `copy` or `deepcopy`, which stays in the process, keeps the key and the same observers, and has
+    connections of its own.
 
     Args:
         api_key: the key; else `CHATANYWHERE_API_KEY`, else `OPENAI_API_KEY` if `OPENAI_BASE_URL` (or
@@ -53,6 +54,7 @@ class Client:
             no limit with `keep_text=False`.
         keepalive_expiry: seconds after which an idle connection is not used again; None for no limit, 0 closes each
             after its answer.
+        observers: are told of what the calls do: `Observer`s, or any objects that have some of their methods.
 
     Raises:
         ValueError, TypeError: an argument can't be used; the message names the remedy.
@@ -73,6 +75,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         max_response_bytes: int | None = DEFAULT,
         keepalive_expiry: float | None = 30.0,
+        observers: Iterable[object] = (),
     ) -> None:
         self._service = _service(
             api_key=api_key,
@@ -86,6 +89,7 @@ class Client:
             headers=headers,
             max_response_bytes=max_response_bytes,
             keepalive_expiry=keepalive_expiry,
+            observers=observers,
         )
         self._service.settings.check_key()
 

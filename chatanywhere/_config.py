@@ -53,7 +53,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 """The types of the arguments that need a look, and how to say them."""
 
-_SETTINGS = ("api_key", "base_url", "protocol", "proxy", "verify", "keepalive_expiry")
+_SETTINGS = ("api_key", "base_url", "protocol", "proxy", "verify", "keepalive_expiry", "observers")
 
 _MISPLACED: dict[str, str] = {
     "stream": "stream() always streams, and complete(stream=False) asks for one JSON object",
@@ -108,6 +108,7 @@ class Settings:
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     max_response_bytes: int | None = DEFAULT
     keepalive_expiry: float | None = 30.0
+    observers: Iterable[object] = field(default=(), repr=False)
     wire: ChatProtocol = field(init=False, repr=False)
     hosts: tuple[str, ...] = field(init=False, repr=False)
     key: str | None = field(init=False, repr=False)
@@ -138,6 +139,7 @@ class Settings:
             "wire": wire,
             "hosts": hosts,
             "key": key,
+            "observers": _checked_observers(self.observers),
             "secrets": Secrets.of(key=key, headers=headers, urls=[self.proxy, proxy, *hosts]),
             "model": self.model if self.model is None or isinstance(self.model, str) else models,
             "models": models or (_variable("CHATANYWHERE_MODEL") or wire.default_model,),
@@ -181,8 +183,9 @@ class Settings:
         return _MAX_RESPONSE if kept else None
 
     def arguments(self) -> dict[str, Any]:
-        """Return what a client pickles: the arguments without the key, which the other process has to know itself."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.init and each.name != "api_key"}
+        """Return what a client pickles: the arguments but for the key and the observers, which belong to a process."""
+        left_out = ("api_key", "observers")
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.init and each.name not in left_out}
 
 
 def check_types(**arguments: object) -> None:
@@ -297,6 +300,14 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             raise ValueError(f"headers[{name!r}] has a line break or a NUL")
         checked[name] = value.strip()
     return checked
+
+
+def _checked_observers(observers: Iterable[object]) -> tuple[object, ...]:
+    if isinstance(observers, tuple) and not observers:
+        return ()
+    from ._observe import checked_observers  # few need it
+
+    return checked_observers(observers)
 
 
 def _checked_verify(verify: bool | str | os.PathLike[str]) -> bool | str:

@@ -173,6 +173,7 @@ def _embeddings(count: int) -> Endpoint[Embeddings]:
         added=("encoding_format",),
         max_json=2 * MAX_ANSWER,  # the model may have more dimensions than was thought
         silent=True,
+        operation="embeddings",
     )
 
 

@@ -92,10 +92,11 @@ class CallGroup(Generic[T]):
             self._work()
             return self.values
         from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait  # few need it
+        from contextvars import copy_context
 
         with ThreadPoolExecutor(self.size, "chatanywhere") as threads:
             try:
-                workers = [threads.submit(self._work) for _ in range(self.size)]
+                workers = [threads.submit(copy_context().run, self._work) for _ in range(self.size)]
                 for worker in wait(workers, return_when=FIRST_EXCEPTION).done:
                     worker.result()
             finally:

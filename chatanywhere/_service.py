@@ -29,6 +29,11 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.hosts = Hosts(settings.hosts)
+        self._new_call: type[Call[Any]] = Call
+        if settings.observers:
+            from ._watched import WatchedCall  # few need it
+
+            self._new_call = WatchedCall
         self.transport = Transport(proxy=settings.proxy, verify=settings.ca, keepalive_expiry=settings.keepalive_expiry)
 
     def chat(
@@ -84,7 +89,7 @@ class Service:
         for each in models:
             fields = wire.body(turns, each, asked).items()
             bodies.append({name: value for name, value in fields if value is not None or name in exactly})
-        call: Call[Event] = Call(
+        call: Call[Event] = self._new_call(
             settings,
             self.transport,
             self.hosts,
@@ -103,6 +108,7 @@ class Service:
             kept_back=kept_back,
         )
         call.output = output
+        call.keeps_text = keep_text
         return call
 
     def ask(
@@ -127,7 +133,7 @@ class Service:
             raise RuntimeError(f"the {wire.name} protocol has no {endpoint.path}: use protocol='openai'")
         settings.check_key()
         check_types(headers=headers)
-        return Call(
+        return self._new_call(
             settings,
             self.transport,
             self.hosts,

@@ -223,11 +223,11 @@ class BaseStream(Generic[Parsed]):
 
     def _close(self) -> None:
         self._closed = self._closed or self.status == "open"
-        self.cancel()
+        self._call.close()
 
     def __del__(self) -> None:
         with suppress(Exception):  # nothing is to be done about it, and at exit modules may be gone
-            self.cancel()
+            self._call.close()
             self._call_back()
 
     def __repr__(self) -> str:

@@ -75,13 +75,16 @@ MAY_IMPORT: dict[str, str | None] = {
     "_protocols.json_text _protocols.protocol _protocols.sse _protocols.text",
     "_protocols.web": "_types _protocols.decoder _protocols.head _protocols.json_text _protocols.protocol "
     "_protocols.text",
-    "_config": "_errors _policy _secrets _http.environment _protocols _protocols.protocol _protocols.service",
+    "_observe": "_policy _types",
+    "_config": "_errors _observe _policy _secrets _http.environment _protocols _protocols.protocol _protocols.service",
     "_reading": "_errors _http.body _protocols.decoder _protocols.service",
     "_schema": "_errors _types",
     "_hosts": "",
     "_call": "_errors _policy _secrets _config _hosts _reading _schema _http.exchange _http.scope _http.transport "
     "_protocols.head _protocols.json_body _protocols.protocol _protocols.service",
-    "_service": "_types _policy _secrets _config _hosts _call _schema _http.transport _protocols.json_body "
+    "_watched": "_errors _types _accumulator _secrets _config _hosts _observe _call _http.exchange _http.transport "
+    "_protocols.protocol",
+    "_service": "_types _policy _secrets _config _hosts _call _watched _schema _http.transport _protocols.json_body "
     "_protocols.protocol",
     "_stream": "_errors _types _policy _accumulator _http.exchange _call",
     "_group": "_errors _policy _http.scope _call",

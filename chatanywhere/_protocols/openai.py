@@ -212,7 +212,9 @@ class OpenAIProtocol(ChatProtocol):
     root = "/v1"
     default_model = "gpt-4o-mini"
     needs_key = True
-    chat = Endpoint("POST", "/chat/completions", _AnyDecoder, _chat_headers, added=("stream_options",))
+    chat = Endpoint(
+        "POST", "/chat/completions", _AnyDecoder, _chat_headers, added=("stream_options",), operation="chat"
+    )
 
     def body(self, messages: Messages, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
         # Without include_usage a stream does not say what the call cost.

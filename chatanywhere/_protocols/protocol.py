@@ -121,6 +121,7 @@ class Endpoint(Generic[T]):
         silent: nothing comes while the service works, so that the `read` limit says nothing; an answer that was awaited
             in vain is paid for all the same, so it is not asked for again.
         absent: the hint where a host does not have it (404, 405).
+        operation: what asking it is called where calls are watched.
     """
 
     method: str
@@ -132,6 +133,7 @@ class Endpoint(Generic[T]):
     max_json: int = MAX_JSON
     silent: bool = False
     absent: str | None = None
+    operation: str = "request"
 
 
 class ChatProtocol(ABC):

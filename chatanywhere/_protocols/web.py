@@ -35,7 +35,7 @@ class WebProtocol(ChatProtocol):
     base_urls = ("https://chatanywhere.cn",)
     default_model = "gpt-3.5-turbo"
     needs_key = False
-    chat = Endpoint("POST", "/v1/chat/gpt/", _decoder, _page_headers)
+    chat = Endpoint("POST", "/v1/chat/gpt/", _decoder, _page_headers, operation="chat")
     chats_only = True
     _site_ids: Mapping[str, str] = {"gpt-3.5-turbo": "61490748"}  # no other is known
     _id_characters = string.ascii_letters + string.digits + "-_"
