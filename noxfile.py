@@ -32,7 +32,7 @@ def oldest_allowed() -> list[str]:
     config = configparser.ConfigParser()
     config.read("setup.cfg")
     extras = config["options.extras_require"]
-    lines = [config["options"]["install_requires"], extras["socks"], extras["structured"], extras["test"]]
+    lines = [config["options"]["install_requires"], *(extras[name] for name in ("otel", "socks", "structured", "test"))]
     requirements = [Requirement(line) for line in "\n".join(lines).splitlines() if line]
     return [
         f"{requirement.name}=={specifier.version}"

@@ -112,7 +112,7 @@ def embedding_calls(
     if dimensions is not None and dimensions < 1:
         raise ValueError(f"dimensions={dimensions}: at least 1, or None for the model's own")
     parts = _split(_checked(texts), model, dimensions, service.settings.largest_response())
-    ask = partial(service.ask, timeout=timeout, retry=retry, headers=headers)
+    ask = partial(service.ask, timeout=timeout, retry=retry, headers=headers, names=(model,))
     return CallGroup(
         [partial(ask, _embeddings(len(part)), _body(part, model, dimensions)) for part in parts],
         service.settings.limits(timeout),

@@ -9,7 +9,7 @@ import inspect
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ class CallView:
         path: of the endpoint, such as `"/chat/completions"`.
         model: that is asked, or was last; None where none is.
         host: the base URL that is asked, or was last, without its query.
-        streamed: the answer is given out piece by piece.
+        streamed: the answer comes piece by piece.
         parameters: the numbers and switches of the request's body, by their names: `temperature`, `max_tokens`, `n` …
         attempt: the number of the attempt that is being made, or was last, from 1.
         seconds: since the call began.
@@ -46,7 +46,8 @@ class CallView:
         usage: the tokens of the call, if the service has told.
         error: for `attempt_failed` how it failed; for `call_ended` what the caller got instead of the rest of the
             answer: a `ChatAnywhereError`, or what interrupted the call from outside, such as `KeyboardInterrupt`.
-            None for an answer that came to its end, and for one that the caller has closed or forgotten before.
+            None for an answer that came to its end, and for one that the caller has closed or forgotten before. Its
+            `partial` is not there yet.
         wait: for `attempt_failed`, the seconds until the next attempt; None if there is to be none.
         completed: for `call_ended`, whether the answer came to its end.
         request: the JSON of the request, for an observer with `capture_content = True`; else None.
@@ -75,6 +76,11 @@ class CallView:
     completed: bool = False
     request: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
     completion: Completion | None = field(default=None, hash=False, repr=False)
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the model stopped, in the first choice that has ended."""
+        return self.finish_reasons[0] if self.finish_reasons else None
 
 
 class Observer:
@@ -150,15 +156,20 @@ class Notifier:
 
     Several threads may have something to tell, a signal handler too, and so may a hook: it may cancel the call that it
     is told of. So all of it goes into a queue, and whoever is telling already tells that, too. Nobody waits for an
-    observer but the one who calls it, and he holds no lock that anybody else needs.
+    observer but the one who calls it, and he holds no lock that anybody else waits for.
+
+    Attributes:
+        begun: something has been told.
+        captures: an observer wants to see content.
     """
 
     def __init__(self, observers: Sequence[object]) -> None:
         self._observers = observers
         self._captures = [getattr(each, "capture_content", False) is True for each in observers]
         self._queue: deque[tuple[int, str, CallView]] = deque()
-        self._turn = threading.Lock()  # of the one who tells; never waited for
+        self._turn = threading.RLock()  # of the thread that tells; never waited for
         self._over: set[int] = set()  # observers that have been told of the end
+        self.begun = False
         self.captures = any(self._captures)
 
     def tell(
@@ -180,7 +191,9 @@ class Notifier:
             BaseException: what an observer has raised, if it is no `Exception`.
         """
         full = replace(view, request=request, completion=completion) if self.captures else view
-        self._queue.extend([(index, hook, full if captures else view) for index, captures in enumerate(self._captures)])
+        told = [(index, hook, full if captures else view) for index, captures in enumerate(self._captures)]
+        # On one line, as in `_call`: Ctrl-C may come between any two.
+        self.begun = self._queue.extend(told) is None  # type: ignore[func-returns-value]
         self._tell_all()
 
     def _tell_all(self) -> None:
@@ -189,14 +202,13 @@ class Notifier:
         if running is not None and running.put_off(self):
             return
         running = _Running()
-        token = _running.set(running)
         try:
-            self._empty()
+            copy_context().run(self._empty, running)
         finally:
-            _running.reset(token)
             running.end()
 
-    def _empty(self) -> None:
+    def _empty(self, running: _Running) -> None:
+        _running.set(running)
         failure: BaseException | None = None
         while self._queue:
             mine = False
@@ -205,12 +217,10 @@ class Notifier:
                 if not mine:
                     break  # whoever has it looks at the queue again
                 while self._queue:
-                    index, hook, view = self._queue.popleft()
                     try:
-                        self._call(index, hook, view)
+                        self._call()
                     except BaseException as error:  # the others are told all the same
                         failure = error if failure is None else failure
-                    del view
             finally:
                 if mine:
                     self._turn.release()
@@ -220,18 +230,22 @@ class Notifier:
             finally:
                 del failure  # its traceback holds this frame
 
-    def _call(self, index: int, hook: str, view: CallView) -> None:
-        if index in self._over:
-            return
-        if hook == "call_ended":
-            self._over.add(index)
+    def _call(self) -> None:
+        """Tell the first in the queue, and take it out."""
+        first = self._queue[0]
+        index, hook, view = first
         observer = self._observers[index]
+        over = self._over if hook == "call_ended" else set()
         try:
             method = getattr(observer, hook, None)
-            if method is not None:
-                method(view)
+            if method is None or index in self._over:
+                self._queue.popleft()
+            else:
+                _ = self._queue.popleft(), over.add(index), method(view)  # type: ignore[func-returns-value]
         except Exception:
             logger.exception("%s.%s() has raised; the call goes on", type(observer).__name__, hook)
+            if self._queue and self._queue[0] is first:
+                self._queue.popleft()
 
 
 class _Running:

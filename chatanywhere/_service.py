@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -120,8 +120,9 @@ class Service:
         retry: RetryLike = DEFAULT,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, Any] | None = None,
+        names: Sequence[str] = ("",),
     ) -> Call[T]:
-        """Prepare to ask an endpoint other than that of chats.
+        """Prepare to ask an endpoint other than that of chats; `names` as in `Call`.
 
         Raises:
             AuthenticationError: there is no key.
@@ -144,6 +145,7 @@ class Service:
             retry=retry,
             headers=headers,
             query=query,
+            names=names,
         )
 
     def at(self, host: str) -> Service:

@@ -23,8 +23,7 @@ from ._types import Extra, Finished, ReasoningDelta, RefusalDelta, Started, Text
 
 T = TypeVar("T")
 
-_UNDECIDED = (State.READY, State.WAITING)
-_FIRST_AND_LAST = ("call_started", "call_ended")
+_UNDECIDED = (State.READY, State.WAITING)  # else the reader tells how it has ended
 _SPOKEN = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
 
 _ids = itertools.count(1)
@@ -83,7 +82,7 @@ class WatchedCall(Call[T]):
         self._id = next(_ids)
         self._process = os.getpid()
         self._began: float | None = None  # when it was first asked for an event
-        self._is_open = False  # observers have been told that it has started, and not that it has ended
+        self._is_over = False
         self._told_failures = 0  # the number of the last attempt that they were told has failed
         self._facts = self._new_facts(self._content())
 
@@ -92,7 +91,9 @@ class WatchedCall(Call[T]):
     def next(self) -> T | Step:
         """See `Call.next`."""
         if self._began is None:
-            self._begin()
+            self._began = monotonic()
+            if not in_hook():
+                self._tell("call_started")
         try:
             event = super().next()
         except ChatAnywhereError as error:
@@ -103,14 +104,6 @@ class WatchedCall(Call[T]):
         elif event is Step.END:
             self._end(None, completed=self.state is State.COMPLETE)
         return event
-
-    def _begin(self) -> None:
-        self._began = monotonic()
-        if not in_hook():
-            try:
-                self._tell("call_started")
-            finally:
-                self._is_open = True  # and not before, or another thread might tell of the end first
 
     def _note(self, event: T) -> None:
         facts = self._facts
@@ -154,25 +147,29 @@ class WatchedCall(Call[T]):
     def cancel(self) -> None:
         """See `Call.cancel`."""
         super().cancel()
-        if self._is_open and self.state in _UNDECIDED:
-            self._end(_interrupt() or self.annotate(StreamCancelledError("the call was cancelled")))
+        interrupt = _interrupt()
+        if not self._is_over and (interrupt or self.state in _UNDECIDED):
+            self._end(interrupt or self.annotate(StreamCancelledError("the call was cancelled")))
 
     def close(self) -> None:
         """See `Call.close`."""
         super().cancel()
-        if self.state in _UNDECIDED:
-            self._end(_interrupt())
+        self._end(_interrupt(), completed=self.state is State.COMPLETE)
 
     # Telling ------------------------------------------------------------------------------------------------
 
     def _end(self, error: BaseException | None, *, completed: bool = False) -> None:
-        if self._is_open:
-            self._is_open = False
-            self._tell("call_ended", error=error, completed=completed)
+        if not self._is_over:
+            try:
+                self._tell("call_ended", error=error, completed=completed)
+            except BaseException:  # Ctrl-C, perhaps before they were told; those who were are not told again
+                self._tell("call_ended", error=error, completed=completed)
+                raise
+            self._is_over = self._notifier.begun
 
     def _tell(self, hook: str, **more: Any) -> None:
         # A process that was forked has got a copy of the call, which is its parent's.
-        if not (self._is_open or hook in _FIRST_AND_LAST) or self._process != os.getpid():
+        if not (self._notifier.begun or hook == "call_started") or self._process != os.getpid():
             return
         facts, completion = self._facts, None
         if facts.accumulator is not None and hook == "call_ended":
@@ -183,8 +180,7 @@ class WatchedCall(Call[T]):
         left_out = self._left_out()
         fields = {**self._body, **self._alternatives[self._alternative]}
         fields = {name: value for name, value in fields.items() if name not in left_out}
-        model = self.name or fields.get("model")
-        facts = _Facts(model if isinstance(model, str) else None, fields, len(content or b""))
+        facts = _Facts(self.name or None, fields, len(content or b""))
         if self._captures:
             facts.accumulator = Accumulator(keep_text=self.keeps_text)
         return facts
