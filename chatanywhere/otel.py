@@ -287,14 +287,15 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 def _output(view: CallView) -> list[dict[str, Any]]:
     assert view.completion is not None
-    return [_choice(choice, "error" if view.error else "incomplete") for choice in view.completion.choices]
+    ended = "stop" if view.completed else "error" if view.error else "incomplete"  # where the service gives no reason
+    return [_choice(choice, ended) for choice in view.completion.choices]
 
 
-def _choice(choice: Choice, unfinished: str) -> dict[str, Any]:
+def _choice(choice: Choice, ended: str) -> dict[str, Any]:
     said = {"reasoning": choice.reasoning, "text": choice.text, "refusal": choice.refusal}
     parts = [{"type": kind, "content": words} for kind, words in said.items() if words]
     parts += [_called(call.id, call.name, call.arguments) for call in choice.tool_calls]
-    reason = choice.finish_reason or unfinished
+    reason = choice.finish_reason or ended
     return {
         "role": "assistant",
         "parts": parts,
