@@ -33,13 +33,14 @@ class _Facts:
     """What one attempt is, and has come to, for the views of it.
 
     Attributes:
+        fields: of the body of its request.
+        asked: what views show of the request.
         accumulator: puts the answer together, for observers that capture content.
     """
 
-    def __init__(self, model: str | None, fields: Mapping[str, Any], request_bytes: int) -> None:
-        self.model = model
+    def __init__(self, fields: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
         self.fields = fields
-        self.request_bytes = request_bytes
+        self.asked = asked
         self.response_bytes = 0
         self.has_spoken = False
         self.id: str | None = None
@@ -173,33 +174,36 @@ class WatchedCall(Call[T]):
             return
         facts, completion = self._facts, None
         if facts.accumulator is not None and hook == "call_ended":
-            completion = facts.accumulator.completion(self.request_id, self.chunks, model=facts.model)
+            completion = facts.accumulator.completion(self.request_id, self.chunks, model=facts.asked["model"])
         self._notifier.tell(hook, self._view(facts, **more), facts.fields, completion)
 
     def _new_facts(self, content: bytes | None) -> _Facts:
-        left_out = self._left_out()
+        endpoint, hide, left_out = self._endpoint, self._all_secrets().hide, self._left_out()
         fields = {**self._body, **self._alternatives[self._alternative]}
         fields = {name: value for name, value in fields.items() if name not in left_out}
-        facts = _Facts(self.name or None, fields, len(content or b""))
+        asked = {
+            "call_id": self._id,
+            "operation": endpoint.operation,
+            "path": hide(endpoint.path),
+            "model": hide(self.name) or None,
+            "host": hide(without_secrets(self._host.partition("?")[0])),
+            "streamed": endpoint.operation == "chat" and not endpoint.silent,
+            "parameters": _parameters(fields),
+            "request_bytes": len(content or b""),
+        }
+        facts = _Facts(fields, asked)
         if self._captures:
             facts.accumulator = Accumulator(keep_text=self.keeps_text)
         return facts
 
     def _view(self, facts: _Facts, **more: Any) -> CallView:
-        endpoint, hide = self._endpoint, self._all_secrets().hide
+        hide = self._all_secrets().hide
         response = None if self.exchange is None else self.exchange.response
         request_id = None if response is None else response.request_id
         return CallView(
-            call_id=self._id,
-            operation=endpoint.operation,
-            path=hide(endpoint.path),
-            model=facts.model and hide(facts.model),
-            host=hide(without_secrets(self._host.partition("?")[0])),
-            streamed=endpoint.operation == "chat" and not endpoint.silent,
-            parameters=_parameters(facts.fields),
+            **facts.asked,
             attempt=max(1, self._attempts),
             seconds=monotonic() - (self._began or 0.0),
-            request_bytes=facts.request_bytes,
             response_bytes=facts.response_bytes,
             status_code=None if response is None else response.status_code,
             request_id=request_id and hide(request_id),

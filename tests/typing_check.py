@@ -16,6 +16,7 @@ from chatanywhere import (
     AsyncStream,
     AsyncToolStream,
     Balance,
+    CallView,
     ChatAnywhere,
     ChatAnywhereAPI,
     ChatAnywhereError,
@@ -25,6 +26,7 @@ from chatanywhere import (
     Embeddings,
     Extra,
     Finished,
+    Observer,
     OutputError,
     RawResponse,
     ReasoningDelta,
@@ -48,6 +50,7 @@ from chatanywhere import (
 )
 from chatanywhere.openai import AsyncOpenAI, ChatCompletion, ChatCompletionChunk, OpenAI
 from chatanywhere.openai.types import ChatCompletionMessageFunctionToolCall
+from chatanywhere.otel import Tracing
 from chatanywhere.typing import AsyncResult, ChatOptions, CreateResult, Event, Message, Messages, ToolEvent
 
 
@@ -364,3 +367,27 @@ async def async_conversations(client: AsyncClient, path: Path) -> str:
         stream.add_done_callback(lambda ended: print(ended.text))
     loaded: AsyncConversation = AsyncConversation.load(path, client)
     return person.name + (await loaded.resume()).text
+
+
+class Watching(Observer):
+    capture_content = True
+
+    def call_ended(self, view: CallView) -> None:
+        seconds: float = view.seconds
+        model: str | None = view.model
+        usage: Usage | None = view.usage
+        error: BaseException | None = view.error
+        reasons: tuple[str, ...] = view.finish_reasons
+        temperature: Any = view.parameters.get("temperature")
+        completion: Completion | None = view.completion
+        print(seconds, model, usage, error, reasons, temperature, completion)
+
+
+class OnlyTheEnd:
+    def call_ended(self, view: CallView) -> None:
+        print(view.wait)
+
+
+def watching() -> None:
+    Client("k", observers=[Watching(), OnlyTheEnd(), Tracing(capture_content=True)])
+    AsyncClient("k", observers=(Watching(),))
