@@ -473,8 +473,9 @@ class AsyncToolStream(BaseToolStream[Parsed]):
         """Release the connection; a run that has not ended goes no further. May be called again."""
         self._script.close()
         self._events = None
-        if self._rounds.stream is not None:
-            self._rounds.stream.cancel()
+        stream: Any = self._rounds.stream
+        if stream is not None:
+            await stream.aclose()
 
     async def close(self) -> None:
         """Another name of `aclose`."""

@@ -74,7 +74,7 @@ class Tracing(Observer):
         meter_provider: metrics.MeterProvider | None = None,
         capture_content: bool = False,
     ) -> None:
-        self.capture_content = capture_content
+        self.capture_content = bool(capture_content)
         self._tracer = trace.get_tracer("chatanywhere", __version__, tracer_provider, _SCHEMA)
         meter = metrics.get_meter("chatanywhere", __version__, meter_provider, _SCHEMA)
         self._duration = meter.create_histogram(

@@ -589,7 +589,7 @@ def test_a_parameter_replaces_that_of_the_base_url() -> None:
     assert url == f"https://a.example/v1{CHAT}?x=%2F&api-version=3"
 
 
-OURS = ["api_key", "base_url", "protocol", "proxy", "verify", "keepalive_expiry", "max_threads"]
+OURS = ["api_key", "base_url", "protocol", "proxy", "verify", "keepalive_expiry", "observers", "max_threads"]
 THEIRS = [
     name
     for kind in ((openai.OpenAI, openai.AsyncOpenAI, openai.AzureOpenAI) if HAS_OPENAI else ())

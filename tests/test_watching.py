@@ -24,6 +24,7 @@ from typing import Any
 import anyio
 import psutil
 import pytest
+import responses
 from faces import Face
 from leaks import reachable
 from raw_server import BEGUN, RawServer, json_answer, sockets_to
@@ -44,6 +45,7 @@ from chatanywhere import (
     Stream,
     StreamCancelledError,
     StreamInterruptedError,
+    TextDelta,
 )
 from chatanywhere.testing import Fault, LoopbackServer, Reply
 
@@ -257,6 +259,41 @@ def test_each_round_of_tools_is_a_call(face: Face) -> None:
         face.call(client, "run_tools", "Weather?", [weather])
     assert recorder.hooks == FINE * 2
     assert [view.finish_reason for view in recorder.views("call_ended")] == ["tool_calls", "stop"]
+
+
+def test_a_run_of_tools_that_is_left_is_no_error(face: Face) -> None:
+    """Its stream is closed, in the middle of an answer, as any other may be."""
+
+    def weather(city: str) -> str:
+        return f"{city} sunny"
+
+    async def leave(client: AsyncClient) -> None:
+        async with client.stream_tools("Weather?", [weather]) as run:
+            async for event in run:
+                if isinstance(event, TextDelta):
+                    break
+
+    with watched(["one", "two"], faults=[Fault.timeout(after=1)]) as (_, client, recorder):
+        if face.name == "sync":
+            with client.stream_tools("Weather?", [weather]) as run:
+                for event in run:
+                    if isinstance(event, TextDelta):
+                        break
+        else:
+            anyio.run(leave, client.as_async(), backend=face.name)
+        assert (recorder.end.error, recorder.end.completed) == (None, False)
+
+
+@responses.activate
+def test_calls_to_a_mock_are_told(face: Face) -> None:
+    """An answer that comes through the public methods of requests, in a worker thread too, is told like others."""
+    completion = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}
+    responses.post("https://mocked/v1/chat/completions", json=completion)
+    recorder = Recorder()
+    with Client(KEY, base_url="https://mocked", observers=[recorder]) as client:
+        assert face.call(client, "complete", "Hello", stream=False).text == "Hi"
+    assert recorder.hooks == FINE
+    assert recorder.end.response_bytes == len(json.dumps(completion))
 
 
 def test_an_async_client_that_shares_a_service_shares_its_observers() -> None:
@@ -523,9 +560,10 @@ def test_a_task_that_is_cancelled_ends_its_call(raw_server: RawServer, backend: 
 
     async def main() -> type[BaseException]:
         client = AsyncClient(base_url=raw_server.url, protocol="web", observers=[recorder])
-        with anyio.move_on_after(0.1):
+        with anyio.CancelScope() as scope:
             async with client.stream("Hello") as stream:
                 assert await stream.__anext__() == "one"
+                scope.deadline = anyio.current_time() + 0.05
                 await (stream.__anext__() if where == "waiting" else anyio.sleep(20))
         return anyio.get_cancelled_exc_class()
 
