@@ -155,18 +155,14 @@ class WatchedCall(Call[T]):
     def close(self) -> None:
         """See `Call.close`."""
         super().cancel()
-        self._end(_interrupt(), completed=self.state is State.COMPLETE)
+        self._end(_interrupt())
 
     # Telling ------------------------------------------------------------------------------------------------
 
     def _end(self, error: BaseException | None, *, completed: bool = False) -> None:
         if not self._is_over:
-            try:
-                self._tell("call_ended", error=error, completed=completed)
-            except BaseException:  # Ctrl-C, perhaps before they were told; those who were are not told again
-                self._tell("call_ended", error=error, completed=completed)
-                raise
-            self._is_over = self._notifier.begun
+            self._tell("call_ended", error=error, completed=completed)
+            self._is_over = self._notifier.begun  # else Ctrl-C was faster, and `close` tells it; nobody is told twice
 
     def _tell(self, hook: str, **more: Any) -> None:
         # A process that was forked has got a copy of the call, which is its parent's.
