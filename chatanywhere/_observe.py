@@ -50,7 +50,8 @@ class CallView:
             `partial` is not there yet.
         wait: for `attempt_failed`, the seconds until the next attempt; None if there is to be none.
         completed: for `call_ended`, whether the answer came to its end.
-        request: the JSON of the request, for an observer with `capture_content = True`; else None.
+        request: the JSON of the request, for an observer with `capture_content = True`; else None, as for
+            `Client.request`.
         completion: for `call_ended` of a chat, and the same observers, the answer as far as it came; else None.
     """
 

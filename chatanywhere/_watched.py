@@ -171,7 +171,7 @@ class WatchedCall(Call[T]):
         facts, completion = self._facts, None
         if facts.accumulator is not None and hook == "call_ended":
             completion = facts.accumulator.completion(self.request_id, self.chunks, model=facts.asked["model"])
-        self._notifier.tell(hook, self._view(facts, **more), facts.fields, completion)
+        self._notifier.tell(hook, self._view(facts, **more), facts.fields or None, completion)
 
     def _new_facts(self, content: bytes | None) -> _Facts:
         endpoint, hide, left_out = self._endpoint, self._all_secrets().hide, self._left_out()
