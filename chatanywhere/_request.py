@@ -107,17 +107,21 @@ def any_call(
         fields = {**bearer(base_url, api_key), "Accept": accepted, "Content-Type": media_type}
         return {name: value for name, value in fields.items() if value is not None}
 
+    path = _checked_path(path, service.settings.hosts)
     endpoint: Endpoint[tuple[Any]] = Endpoint(
         _checked_method(method),
-        _checked_path(path, service.settings.hosts),
+        path,
         (lambda _, __: _RawDecoder()) if raw else (lambda head, max_json: _JSONOrNothing(max_json, head)),
         own_headers,
         lambda _: content or b"",
         max_json=sys.maxsize if limit is None else limit,
         silent=True,
+        operation="embeddings" if path == "/embeddings" else "request",
     )
+    model = json.get("model") if isinstance(json, Mapping) else None
+    names = (model if isinstance(model, str) else "",)
     body: dict[str, Any] | None = None if content is None else {}  # which `content` stands for
-    return service.ask(endpoint, body, timeout=timeout, retry=retry, headers=headers, query=query)
+    return service.ask(endpoint, body, timeout=timeout, retry=retry, headers=headers, query=query, names=names)
 
 
 def result(call: Call[tuple[Any]], answer: tuple[Any]) -> Any:

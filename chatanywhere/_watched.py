@@ -17,6 +17,7 @@ from ._hosts import Hosts
 from ._http.exchange import HTTPResponse
 from ._http.transport import HTTPRequest, Transport
 from ._observe import CallView, Notifier, in_hook
+from ._protocols.fields import read_usage
 from ._protocols.protocol import Endpoint
 from ._secrets import without_secrets
 from ._types import Extra, Finished, ReasoningDelta, RefusalDelta, Started, TextDelta, ToolCallDelta, Usage
@@ -59,7 +60,11 @@ class _Facts:
         elif isinstance(event, Finished):
             self.finish_reasons[event.index] = event.reason
         elif not isinstance(event, Extra):  # the value of another endpoint, such as that of embeddings
-            model, usage = getattr(event, "model", None), getattr(event, "usage", None)
+            if isinstance(event, tuple) and isinstance(event[0], dict):  # JSON as it is
+                model, usage = event[0].get("model"), event[0].get("usage")
+                usage = read_usage(usage) if isinstance(usage, dict) else None
+            else:
+                model, usage = getattr(event, "model", None), getattr(event, "usage", None)
             self.response_model = model if isinstance(model, str) else None
             self.usage = usage if isinstance(usage, Usage) else None
 

@@ -83,7 +83,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_call": "_errors _policy _secrets _config _hosts _reading _schema _http.exchange _http.scope _http.transport "
     "_protocols.head _protocols.json_body _protocols.protocol _protocols.service",
     "_watched": "_errors _types _accumulator _secrets _config _hosts _observe _call _http.exchange _http.transport "
-    "_protocols.protocol",
+    "_protocols.fields _protocols.protocol",
     "_service": "_types _policy _secrets _config _hosts _call _watched _schema _http.transport _protocols.json_body "
     "_protocols.protocol",
     "_stream": "_errors _types _policy _accumulator _http.exchange _call",

@@ -225,6 +225,17 @@ def test_every_kind_of_call_is_told(face: Face, method: str) -> None:
         assert recorder.end.response_model == model
 
 
+def test_a_request_by_its_path_is_told_with_its_model(face: Face) -> None:
+    """What any endpoint is asked names the model that the JSON names, and the tokens that the answer tells."""
+    with watched() as (_, client, recorder):
+        body = {"model": "text-embedding-3-small", "input": "Hello"}
+        face.call(client, "request", "POST", "/embeddings", body)
+    assert (recorder.end.operation, recorder.end.model) == ("embeddings", "text-embedding-3-small")
+    assert recorder.end.response_model == "text-embedding-3-small"
+    assert recorder.end.usage is not None
+    assert recorder.end.usage.prompt_tokens == 1
+
+
 def test_no_kind_of_call_is_left_out() -> None:
     """The table above has all methods that ask; streams, and what consists of calls, have tests of their own."""
     others = {"as_async", "close", "conversation", "stream", "stream_tools"}
