@@ -18,7 +18,7 @@ from . import _transcript
 from ._attachment import FileLike, parts_of
 from ._errors import ChatAnywhereError
 from ._history import History, as_json, as_markdown, copied, question_size, read, text_of, with_text
-from ._markdown import MarkdownEscaper
+from ._markdown import escape, sanitize
 from ._policy import logger
 from ._turn import FOR_TOOLS, GO_ON, Asking, Turn
 from ._types import Completion, MessagesLike, ToolFinished, ToolRun
@@ -129,9 +129,8 @@ class BaseConversation(Generic[C]):
         return f"<{type(self).__name__} {len(self)} messages>"
 
     def _repr_markdown_(self) -> str:
-        """Return it for a notebook; `<` is `&lt;` outside of code."""
-        escaper = MarkdownEscaper()
-        said = [f"**{escaper.escape(each['role'])}**\n\n{escaper.escape(as_markdown(each))}" for each in self.messages]
+        """What a notebook shows: the messages with their Markdown, in which no HTML or script works."""
+        said = [f"**{escape(each['role'])}**\n\n{sanitize(as_markdown(each))}" for each in self.messages]
         return "\n\n---\n\n".join(said) or "*nothing has been said yet*"
 
     # What is changed without asking -------------------------------------------------------------------------

@@ -1,69 +1,285 @@
-"""Markdown that others have written, made harmless for a notebook. No I/O."""
+r"""Markdown of a model's, made harmless where it is shown with HTML and scripts, as notebooks do; no I/O.
+
+Programs that show Markdown differ in what they take for code, and JupyterLab takes formulas out before it looks. What
+comes out of here leaves them no choice: a backtick that is no part of code is written `&#96;`, fenced code has all its
+lines at one indentation and is closed, and a formula can't reach into code, or into an attribute of HTML.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-_FENCE = re.compile(r"(`{3,}|~{3,})[ \w+#.,:={}/-]*")
-_CLOSING = re.compile(r"(`{3,}|~{3,})[ \t]*")
-_CLOSING_FOR_SOME = re.compile(r"\s*[`~]{3,}\s*")
-_FENCE_FOR_SOME = re.compile(r"[\s>*+\-\d.)]*(?:`{3,}|~{3,})|.*\$\$")  # the last begins a formula of many lines
-_SPAN = re.compile(r"`[^`]+`")
-_SPANS_IN_DOUBT = re.compile(r"``|[\\|$\]~@]|://|www\.")
+_CONTROL = {code: "\ufffd" for code in range(0x20) if chr(code) not in "\n\t"} | dict.fromkeys(
+    (0x85, 0x2028, 0x2029), " "
+)
+"""Control characters, and line ends that only some programs take for such."""
+
+_FENCE = re.compile(
+    r"(?P<indent> *)(?P<quote>(?:> ?)*)(?P<lead> *(?:(?:[-+*]|\d{1,9}[.)]) +)*)"
+    r"(?:(?P<ticks>`{3,})(?P<info>[^`]*)|(?P<tildes>~{3,})(?P<rest>.*))"
+)
+_DEEP = re.compile(r" {4}|[> ]*(?:[-+*\d]| {4})")
+_ITEM = re.compile(r" *(?:[-+*]|\d{1,9}[.)])(?:[ \t]+|$)")
+_STRUCTURE = re.compile(r" *(?:[>#]|[-+*] |\d+[.)] )| {4}| *\t")
+_UNDERLINE = re.compile(r"[> \t]*(?:-+|=+)[ \t]*")
+_ODD_IN_INFO = re.compile(r"[^\w+#.:/=,{}() -]")
+
+_FORMULA = re.compile(r"\$|\\\\[(\[]|\\begin\{", re.IGNORECASE)
+"""Where a formula may begin."""
+
+_DISPLAY = re.compile(r"\$\$+|\\+\\[\[\]]|\\\\[\[\]]|\\(?:begin|end)\{[a-z]*\*?\}", re.IGNORECASE)
+"""What begins and ends formulas that some programs look for before they look for code."""
+
+_CUTS_CODE = re.compile(r"\$\$|\\\\[()\[\]]|\\(?:begin|end)\{", re.IGNORECASE)
+
+_EMPHASIS = re.compile("[*_]")
+_PIPE = re.compile(r"(?<!\\)\||\\\\\|")
+_DELIMITER_ROW = re.compile(r"(?m)^[\s>]*[|:-][\s|:-]*$")
+_NEW_BLOCK = re.compile(r"\n(?![ ]*[^\W\d_])")
+"""The end of a line after which something else than more of a paragraph may begin."""
+
+_PICTURE_DATA = "data:image/(?:png|jpeg|gif|webp);base64,"
+_TARGET = rf"(?:https?:|mailto:|{_PICTURE_DATA}|[^\s:&\\<>]{{0,500}}(?:[\s/?#)]|$))"
+"""The beginning of what a link may lead to: what can't be a script."""
+
+_LINK = re.compile(rf"[\s>]*(?![\s>]){_TARGET}", re.IGNORECASE)
+_DEFINITION = re.compile(
+    rf" *(?=\S){_TARGET}\S{{0,2000}}(?: +\"[^\"\n]{{0,500}}\")? *(?:$|\n(?! *[\"'(]))", re.IGNORECASE
+)
+_PICTURE = re.compile(rf"!\[[\w ]*\]\({_PICTURE_DATA}[A-Za-z0-9+/=]+\)")
+_SPACE = re.compile(r"\s")
+_URL = re.compile(r"://|www\.|mailto:|xmpp:", re.IGNORECASE)
+_ACTIVE = re.compile(r"(?P<ticks>`+)|<|!+\[|\][(:]|~{3,}|\"")
 
 
-class MarkdownEscaper:
-    """Writes `<` as `&lt;` outside of code, so that no tag comes into being.
+def escape(text: str) -> str:
+    """Return Markdown that shows a text as it is, on one line."""
+    return " ".join(_literal(text.translate(_CONTROL)).split())
 
-    Code is what is so for every reader of Markdown: fenced blocks at the left margin, and `spans` within a line. Where
-    readers may differ, `&lt;` stands in code, too: in a paragraph behind backticks without a partner, or with links;
-    and in all that follows a fence that is indented or in a list, for what ends a block for one reader begins one for
-    another.
+
+def sanitize(markdown: str) -> str:
+    """Return Markdown that shows the same without HTML, scripts, or anything that is loaded from elsewhere.
+
+    `<` is `&lt;` outside code. A link leads to a page, an address of mail or a part of this document, or is plain text.
+    A picture is a link to it unless its data is in it. Code stays as it is, and is closed if it is not, so that what
+    is sanitized can be joined, and can be the beginning of a text that goes on.
     """
-
-    def __init__(self) -> None:
-        self._in_doubt = False
-
-    def escape(self, text: str) -> str:
-        """Return a text in which all blocks are closed."""
-        lines: list[str] = []
-        fence = ""
-        spans_in_doubt = False
-        for line in re.split(r"\r\n|[\n\r]", text):
-            if fence and not self._in_doubt:
-                closing = _CLOSING.fullmatch(line)
-                if closing and closing[1].startswith(fence):
-                    fence = ""
-                elif _CLOSING_FOR_SOME.fullmatch(line) and line.lstrip().startswith(fence):
-                    self._in_doubt = True
-                lines.append(line)
-                continue
-            opening = _FENCE.fullmatch(line)
-            if opening and not self._in_doubt:
-                fence, spans_in_doubt = opening[1], False
-                lines += ["", line.replace("<", "&lt;")]  # what is before it ends for all
-                continue
-            self._in_doubt = self._in_doubt or bool(_FENCE_FOR_SOME.match(line))
-            if not line.strip(" \t"):
-                spans_in_doubt = False
-            elif self._in_doubt or _SPANS_IN_DOUBT.search(line):
-                spans_in_doubt = True
-            rest = _SPAN.sub("", line)
-            lines.append(_outside_spans(line) if not spans_in_doubt else line.replace("<", "&lt;"))
-            spans_in_doubt = spans_in_doubt or "`" in rest
-        if fence:
-            lines.append(fence)
-        return "\n".join(lines)
+    text = markdown.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROL)
+    return "\n".join(_blocks(text.split("\n"), formulas=_FORMULA.search(text) is not None))
 
 
-def _outside_spans(line: str) -> str:
-    end, pieces = 0, []
-    for span in _SPAN.finditer(line):
-        pieces += [line[end : span.start()].replace("<", "&lt;"), span[0]]
-        end = span.end()
-    return "".join([*pieces, line[end:].replace("<", "&lt;")])
+def _literal(text: str) -> str:
+    """The text without a character that has a meaning in Markdown."""
+    return re.sub(r"[!-/:-@\[-`{-~]", lambda found: f"&#{ord(found[0])};", text)
 
 
-def escaped(text: str) -> str:
-    """Return one text in Markdown without tags; see `MarkdownEscaper`."""
-    return MarkdownEscaper().escape(text)
+def _blocks(lines: list[str], *, formulas: bool) -> Iterator[str]:
+    """Yield the lines, those outside fenced code made harmless."""
+    underlined = _underlined(lines)
+    paragraph: list[str] = []
+    position = 0
+    while position < len(lines):
+        line = lines[position]
+        opening = _FENCE.fullmatch(_without_tabs(line))
+        if opening is None:
+            if line.strip(" \t"):
+                paragraph.append(line)
+            else:
+                yield from _paragraph(paragraph, formulas)
+                paragraph = []
+                yield ""
+            position += 1
+            continue
+        yield from _paragraph(paragraph, formulas)
+        opened = position
+        code, position = _fenced(lines, position, opening)
+        # A fence that is not at the margin could be more of a paragraph, and so could one before what underlines a
+        # heading. And a formula could reach into it.
+        if paragraph and (formulas or underlined[opened] or _hangs(code[0], paragraph)):
+            yield ""
+        paragraph = []
+        yield from code
+        if formulas and position < len(lines) and lines[position].strip():
+            yield ""
+    yield from _paragraph(paragraph, formulas)
+
+
+def _hangs(opening: str, paragraph: list[str]) -> bool:
+    """Whether a fence after a paragraph could be more of it, or of an item of a list in it."""
+    if _DEEP.match(opening):
+        return True
+    indent = len(opening) - len(opening.lstrip(" "))
+    items = map(_ITEM.match, map(_without_tabs, paragraph))
+    return (indent > 0 or opening[0] == ">") and any(item and len(item[0].expandtabs(4)) > indent for item in items)
+
+
+def _underlined(lines: list[str]) -> list[bool]:
+    """Whether what underlines a heading comes before the next empty line, from each line on."""
+    underlined = [False] * (len(lines) + 1)
+    for position in reversed(range(len(lines))):
+        if lines[position]:
+            underlined[position] = _UNDERLINE.fullmatch(lines[position]) is not None or underlined[position + 1]
+    return underlined
+
+
+def _without_tabs(line: str) -> str:
+    """The line, with spaces in the place of tabs before its first character."""
+    content = line.lstrip(" \t")
+    return line[: len(line) - len(content)].expandtabs(4) + content
+
+
+def _fenced(lines: list[str], position: int, opening: re.Match[str]) -> tuple[list[str], int]:
+    """Return the lines of fenced code, closed, and the position of the line after it."""
+    depth = opening["quote"].count(">")
+    base = opening["indent"] + "> " * depth
+    lead = re.sub(r"(?<=[-+*.)]) +", " ", opening["lead"])
+    fence = opening["ticks"] or opening["tildes"]
+    info = _ODD_IN_INFO.sub("", opening["info"] or opening["rest"] or "")
+    margin = len(lead) if depth else len(opening["indent"]) + len(lead)
+    quote = re.compile(rf" *(?:> ?){{{depth}}}")
+    closing = re.compile(rf" {{0,{margin + 3}}}{fence[0]}{{{len(fence)},}} *")
+    indent = " " * margin if not depth else base + " " * margin
+
+    code: list[str] = []
+    end = len(lines)
+    for number in range(position + 1, len(lines)):
+        line = lines[number]
+        if depth:
+            quoted = quote.match(line)
+            if quoted is None:
+                end = number
+                break
+            line = line[quoted.end() :]
+        if margin:
+            line = _without_tabs(line)
+        if closing.fullmatch(line):
+            end = number + 1
+            break
+        missing = margin - (len(line) - len(line.lstrip(" ")))
+        code.append((base if depth else "") + (" " * missing + line if missing > 0 and line.strip(" \t") else line))
+    # Some programs see an end where others don't.
+    longest = max((len(found) for line in code for found in re.findall(rf"^[> ]*({fence[0]}+)", line)), default=0)
+    fence = fence[0] * max(len(fence), longest + 1) if longest >= len(fence) else fence
+    return [base + lead + fence + info, *code, indent + fence], end
+
+
+def _paragraph(lines: list[str], formulas: bool) -> Iterator[str]:
+    """Yield lines between which is no empty one, made harmless outside code."""
+    if lines:
+        yield _inline("\n".join(lines), formulas)
+
+
+def _inline(text: str, formulas: bool) -> str:
+    pieces: list[str] = []  # text and code in turns
+    plain: list[str] = []
+    for piece, is_code in _spans(text, formulas):
+        if is_code:
+            pieces += ["".join(plain), piece]
+            plain = []
+        else:
+            plain.append(piece)
+    pieces.append("".join(plain))
+    codes = "".join(pieces[1::2])
+    if codes:
+        emphasis = _EMPHASIS.search(codes) is not None
+        if emphasis or "](" in codes:
+            pieces[1::2] = [_unmistakable(code, emphasis) for code in pieces[1::2]]
+        hidden = re.compile(rf"~+|{_DISPLAY.pattern}" + (r"|\$" if "$" in codes else ""), re.IGNORECASE)
+    elif formulas and not _balanced(pieces[0]):
+        hidden = _DISPLAY
+    else:
+        return pieces[0]
+    pieces[::2] = [hidden.sub(lambda found: _literal(found[0]), piece) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+def _unmistakable(code: str, emphasis: bool) -> str:
+    """Code in which JupyterLab sees neither links nor, if there is what could be some, emphasis."""
+    content = code.strip("`")
+    if "`" in content or (emphasis and ("](" in content or content[-1] == "\\")):
+        return _literal(code)
+    return f"`{content}`"
+
+
+def _balanced(text: str) -> bool:
+    """Whether each displayed formula of a text ends within it, and is seen by all programs."""
+    closing = ""
+    for line in text.split("\n"):
+        across = closing
+        for mark in _DISPLAY.findall(line):
+            if closing:
+                if mark == closing:
+                    closing = ""
+            elif mark == "$$":
+                closing = mark
+            elif mark == "\\\\[":
+                closing = "\\\\]"
+            elif mark[:6] == "\\begin":
+                closing = "\\end" + mark[6:]
+            else:
+                return False
+        if (across or closing) and _STRUCTURE.match(line):
+            return False
+    return not closing and "\\$" not in text
+
+
+def _spans(text: str, formulas: bool) -> Iterator[tuple[str, bool]]:
+    """Yield pieces of text, made harmless, and of code, and whether they are code."""
+    table = _DELIMITER_ROW.search(text) is not None
+    closings = _closings(text)
+    position = 0
+    in_url = False
+    while found := _ACTIVE.search(text, position):
+        start, end = found.span()
+        before = text[position:start]
+        yield before, False
+        mark = found[0]
+        *_, word = _SPACE.split(before)
+        in_url = _URL.search(word) is not None or (in_url and (formulas or word == before))
+        if found["ticks"]:
+            if not in_url and (code := _code(text, start, end, closings.get(start), table)):
+                end = start + len(code)
+                code = code.replace("\n", " ")
+                yield (_literal(code), False) if _CUTS_CODE.search(code) else (code, True)
+            else:
+                yield _literal(mark), False
+        elif mark == "<":
+            yield "&lt;", False
+        elif mark[0] == "!":
+            yield _literal(mark[:-2] if before[-1:] != "\\" else mark[:-1]), False
+            picture = _PICTURE.match(text, end - 2)
+            end = picture.end() if picture else end
+            yield picture[0] if picture else "[🖼 ", False
+        elif mark == '"':
+            yield "&quot;" if formulas else mark, False
+        elif mark[0] == "]":
+            allowed = _LINK if mark[1] == "(" else _DEFINITION
+            yield mark if allowed.match(text, end) else "]" + _literal(mark[1]), False
+        else:
+            yield _literal(mark), False
+        position = end
+    yield text[position:], False
+
+
+def _closings(text: str) -> dict[int, int]:
+    """Where the next backticks of the same number end, by where some begin."""
+    closings: dict[int, int] = {}
+    seen: dict[int, int] = {}
+    for found in reversed(list(re.finditer("`+", text))):
+        if len(found[0]) in seen:
+            closings[found.start()] = seen[len(found[0])]
+        seen[len(found[0])] = found.end()
+    return closings
+
+
+def _code(text: str, start: int, end: int, closing: int | None, table: bool) -> str:
+    """Return the code that backticks begin, `""` if some program could see it otherwise."""
+    if (
+        closing is None
+        or text[start - 1 : start] == "\\"
+        or _NEW_BLOCK.search(text, end, closing)
+        or (table and _PIPE.search(text, end, closing))
+    ):
+        return ""
+    return text[start:closing]

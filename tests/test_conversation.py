@@ -999,8 +999,8 @@ def test_it_shows_itself(server: LoopbackServer) -> None:
     conversation = Talk("sync", server, messages=said).conversation
     assert repr(conversation) == "<Conversation 4 messages>"
     assert conversation._repr_markdown_() == (
-        "**&lt;script>**\n\n&lt;script>alert(1)&lt;/script>\n\n*[image_url]*"
-        "\n\n---\n\n**assistant**\n\n\n```html\n<script>\n```\nand `<b>`"
+        "**&#60;script&#62;**\n\n&lt;script>alert(1)&lt;/script>\n\n*[image_url]*"
+        "\n\n---\n\n**assistant**\n\n```html\n<script>\n```\nand `<b>`"
         "\n\n---\n\n**assistant**\n\nNo &lt;b>."
         '\n\n---\n\n**assistant**\n\n→ f&lt;b>({"x": 1})'
     )

@@ -1,53 +1,229 @@
-"""Markdown that others have written: code is shown as it is, and nothing in it becomes a tag."""
+"""What a model wrote is shown with its Markdown, and runs nothing, whichever program shows it."""
 
 from __future__ import annotations
 
-import re
+import time
+from html import unescape
+from html.parser import HTMLParser
 
+import mistune
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from chatanywhere._markdown import MarkdownEscaper, escaped
+from chatanywhere._markdown import escape, sanitize
 
-READERS = [MarkdownIt("commonmark", {"html": True}), MarkdownIt("gfm-like", {"html": True, "linkify": False})]
+COMMONMARK = MarkdownIt("commonmark", {"html": True})
+WITH_TABLES = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+for each in (COMMONMARK, WITH_TABLES):
+    each.validateLink = lambda url: True  # type: ignore[method-assign]  # which hides scripts, as not all programs do
+MISTUNE = mistune.create_markdown(escape=False, plugins=["strikethrough", "table", "task_lists", "footnotes", "url"])
+MISTUNE_WITH_FORMULAS = mistune.create_markdown(escape=False, plugins=["math"])
+RENDERERS = [COMMONMARK.render, WITH_TABLES.render, MISTUNE, MISTUNE_WITH_FORMULAS]
 
-PIECES = st.sampled_from(
-    [
-        *("<script>", "<b>", "`", "``", "```", "~~~", "````", "```py", "`x`", "|", "\n|---|---|\n", "\\", "http://x/"),
-        *("\n", "\n\n", " ", "    ", "\t", "- ", "> ", "1. ", "*", "~~", "[a](b", "[a]: ", ")", "$$", "$", "# ", "\r"),
-        *("<!--", "-->", "a", "\n```\n", "\n~~~\n", "\u00a0"),
-    ]
-)
-TEXTS = st.lists(PIECES, max_size=16).map("".join)
+MARKDOWN_MAKES = {
+    *["p", "em", "strong", "del", "s", "a", "code", "pre", "ul", "ol", "li", "input", "blockquote", "hr", "br", "img"],
+    *["h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "section", "sup", "span", "div"],
+}
+ATTRIBUTES = {"href", "title", "class", "align", "start", "id", "style", "type", "disabled", "checked", "src", "alt"}
 
 
-@given(texts=st.lists(TEXTS, min_size=1, max_size=3))
-@example(texts=["- a\n\n  ```\n  x\nb <script>\n```\n<script>\n"])
-@example(texts=["```\nopen", "```\n<script>"])
-@example(texts=["| ` | <script> ` |\n|---|---|"])
-@example(texts=["a ` b\nc ` <script> ` d"])
-def test_no_tag_comes_into_being(texts: list[str]) -> None:
-    """Whatever is written, in one message or over several, no reader of Markdown finds a tag in it."""
-    escaper = MarkdownEscaper()
-    shown = "\n\n---\n\n".join(map(escaper.escape, texts))
-    for reader in READERS:
-        assert not re.search("<(script|b)>|<!--", reader.render(shown))
+class Seen(HTMLParser):
+    """What a browser would run or fetch of a page, and the text and code that it would show."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.harm: list[str] = []
+        self.text = ""
+        self.code = ""
+        self._in_code = False
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._in_code = self._in_code or tag == "code"
+        if tag not in MARKDOWN_MAKES:
+            self.harm.append(f"<{tag}>")
+        for name, value in attrs:
+            url = (value or "").strip().lower()
+            harmless = not url.startswith(("javascript:", "vbscript:", "data:text"))
+            if name not in ATTRIBUTES or not harmless or (name == "src" and not url.startswith("data:image/")):
+                self.harm.append(f"<{tag} {name}={value}>")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_code = self._in_code and tag != "code"
+        if tag not in MARKDOWN_MAKES:
+            self.harm.append(f"</{tag}>")
+
+    def handle_comment(self, data: str) -> None:
+        self.harm.append(f"<!--{data}")
+
+    def handle_decl(self, decl: str) -> None:
+        self.harm.append(f"<!{decl}")
+
+    def handle_pi(self, data: str) -> None:
+        self.harm.append(f"<?{data}")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._in_code:
+            self.code += data
+
+
+def harm(markdown: str) -> list[str]:
+    """What runs or is fetched in any of the programs."""
+    return [each for render in RENDERERS for each in Seen(str(render(markdown))).harm]
+
+
+# What it is for
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("markdown", "harmless"),
     [
-        ("a < b", "a &lt; b"),
-        ("Use `Vec<T>` here, or <b>.", "Use `Vec<T>` here, or &lt;b>."),
-        ("```cpp\nstd::vector<int> v;\n```\n<b>", "\n```cpp\nstd::vector<int> v;\n```\n&lt;b>"),
-        ("~~~\n```\n<b>\n~~~", "\n~~~\n```\n<b>\n~~~"),
-        ("```\nwithout an end <", "\n```\nwithout an end <\n```"),
-        ("1 & 2, **bold**, &lt;", "1 & 2, **bold**, &lt;"),
-        ("", ""),
+        ("a < b & c > d", "a &lt; b & c > d"),
+        ("<script>alert(1)</script>", "&lt;script>alert(1)&lt;/script>"),
+        ("<div>\n\nx</div>", "&lt;div>\n\nx&lt;/div>"),
+        ("<!-- x -->", "&lt;!-- x -->"),
+        ("an open `<b>", "an open &#96;&lt;b>"),
+        (r"\`<b>`", r"\&#96;&lt;b>&#96;"),
+        ("- `a\n- <b>`", "- &#96;a\n- &lt;b>&#96;"),
+        ("[x](javascript:alert(1))", "[x]&#40;javascript:alert(1))"),
+        ("[x](JaVaScript:alert(1))", "[x]&#40;JaVaScript:alert(1))"),
+        ("[x](&#106;avascript:alert(1))", "[x]&#40;&#106;avascript:alert(1))"),
+        (r"[x](javascript\:alert(1))", r"[x]&#40;javascript\:alert(1))"),
+        ("[x](\njavascript:alert(1))", "[x]&#40;\njavascript:alert(1))"),
+        ("> [x](\n> javascript:alert(1))", "> [x]&#40;\n> javascript:alert(1))"),
+        ("[x](<javascript:alert(1)>)", "[x]&#40;&lt;javascript:alert(1)>)"),
+        ("[x](data:text/html,y)", "[x]&#40;data:text/html,y)"),
+        ("[x](vbscript:y)", "[x]&#40;vbscript:y)"),
+        ("[x]\n\n[x]: javascript:alert(1)", "[x]\n\n[x]&#58; javascript:alert(1)"),
+        ("[x]\n\n[x]:\njavascript:alert(1)", "[x]\n\n[x]&#58;\njavascript:alert(1)"),
+        ("<javascript:alert(1)>", "&lt;javascript:alert(1)>"),
+        ("![a cat](https://example.org/?q=secret)", "[🖼 a cat](https://example.org/?q=secret)"),
+        ("!![x](https://example.org)", "&#33;[🖼 x](https://example.org)"),
+        ("![x](data:image/svg+xml,<svg onload=alert(1)>)", "[🖼 x]&#40;data:image/svg+xml,&lt;svg onload=alert(1)>)"),
+        ("a | b\n--|--\n`x | <b>` | y", "a | b\n--|--\n&#96;x | &lt;b>&#96; | y"),
+        ("$x$ [y](http://z/$\"onclick=\"alert(1)$)", '$x$ [y](http://z/$&quot;onclick=&quot;alert(1)$)'),
+        ("https://example.org/`<b>`", "https://example.org/&#96;&lt;b>&#96;"),
+        ("\x1b[31mred\x00", "\ufffd[31mred\ufffd"),
+    ],
+)  # fmt: skip
+def test_what_could_run_is_text(markdown: str, harmless: str) -> None:
+    """HTML, scripts in links, and pictures from elsewhere do nothing, and what was written can still be read."""
+    assert sanitize(markdown) == harmless
+    assert harm(harmless) == []
+
+
+@pytest.mark.parametrize(
+    "markdown",
+    [
+        "",
+        "Plain text, **bold**, *italics*, ~~gone~~ and \"quotes\".",
+        "# Heading\n\n- one\n- two\n  - three\n\n1. first\n2. second\n\n> quoted\n\n---",
+        "Inline `a < b` and ``code with ` in it: <b>`` and `<script>`.",
+        "Look:\n```html\n<script>alert(1)</script>\n```\nDone.",
+        "~~~\n<b>\n~~~",
+        "````\n```\n<b>\n```\n````",
+        "1. Step:\n   ```python\n   if a < b:\n       pass\n   ```\n2. Next",
+        "- ```\n  <b>\n  ```",
+        "> ```\n> <b>\n> ```",
+        "| a | b |\n|---|---|\n| `<b>` | `x \\| <y>` |",
+        "[page](https://example.org/a_(b)?c=1&d=2 \"title\"), [mail](mailto:a@b.c), [part](#part), [file](docs/a.md)",
+        "[1]\n\n[1]: https://example.org \"title\"",
+        "![dot](data:image/png;base64,iVBORw0KGgo=)",
+        "Energy is $E = mc^2$, and\n\n$$\n\\begin{aligned} a \\end{aligned}\n$$",
+        "It costs $5; run `echo a`.",
+        "你好，`a<b`、`c<d`。",
+    ],
+)  # fmt: skip
+def test_what_is_harmless_stays_as_it_is(markdown: str) -> None:
+    """Markdown that runs nothing, and code, are not touched."""
+    assert sanitize(markdown) == markdown
+    assert harm(markdown) == []
+
+
+@pytest.mark.parametrize(
+    ("markdown", "closed"),
+    [
+        ("```\n<b>", "```\n<b>\n```"),
+        ("```html\n<b>\n``", "```html\n<b>\n``\n```"),
+        ("- ```\n  <b>", "- ```\n  <b>\n  ```"),
+        ("> ```\n> <b>\n<i>", "> ```\n> <b>\n> ```\n&lt;i>"),
+        ("1. a\n   ```\n<b>\n   ```", "1. a\n   ```\n   <b>\n   ```"),
+        ("`a\nb <c>`", "`a b <c>`"),
     ],
 )
-def test_code_is_as_it_was_written(text: str, shown: str) -> None:
-    """`<` is `&lt;` outside of code, and itself in blocks and spans; blocks are closed."""
-    assert escaped(text) == shown
+def test_code_is_closed_and_at_one_indentation(markdown: str, closed: str) -> None:
+    """An answer that was cut, or goes on, shows its code as code, and all of it."""
+    assert sanitize(markdown) == closed
+    for render in RENDERERS:
+        assert "<b>" in Seen(str(render(closed))).code or "<c>" in Seen(str(render(closed))).code
+
+
+# Whatever is written
+
+PIECES = [
+    *"`*_~[]()!|>#-=+$\"'<>\\:&;{} \t\n",
+    *["``", "```", "~~~", "\n\n", "    ", "\n   ", "\n> ", "\n- ", "\n2. ", "\n---\n", "\n===\n", "\r", "\xa0", "\x85"],
+    *["<q>", "</q>", "<q onx=1>", "<!--", "-->", "`<q>`", "``<q>``", "<http://a>", "http://x/", "www.x.y/", "\u2028"],
+    *["](", "](javascript:x)", "[x](javascript:y)", "\n[x]: javascript:z\n", "[x]:", "javascript:", "&#106;", "&lt;"],
+    *["\n|-|-|\n", "\n```\n", "\n```html\n", "\n   ```\n", "\n~~~\n", "\n> ```\n", "\n- ```\n", "\n2.  x\n   ```\n"],
+    *["$$", "\\\\(", "\\\\)", "\\\\[", "\\\\]", "\\begin{a}", "\\end{a}", "@@0@@", "![", "\\`", "text", "你好"],
+]
+ANSWERS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).map("".join)
+
+
+@given(ANSWERS)
+@example("- text\n> ```\n> <q>")
+@example("$ `a $ <q>`")
+@example("~~a `b~~ <q>`")
+@example("text\n- ```\n\xa0\n  <q>\n  ```")
+@example("[1]:\n```\n<q>\n```")
+@example('"text\n```\n---\n<q>\n```')
+def test_no_answer_runs_anything(answer: str) -> None:
+    """No tag, attribute or script of a model's gets into the page, in any of the programs."""
+    assert harm(sanitize(answer)) == []
+
+
+@given(ANSWERS, st.data())
+def test_no_beginning_of_an_answer_runs_anything(answer: str, data: st.DataObject) -> None:
+    """What is shown while an answer comes is harmless at each piece."""
+    assert harm(sanitize(answer[: data.draw(st.integers(0, len(answer)))])) == []
+
+
+@given(st.lists(ANSWERS, min_size=2, max_size=3))
+def test_answers_are_harmless_together(answers: list[str]) -> None:
+    """What is made harmless piece by piece can be shown as one page, with empty lines between."""
+    assert harm("\n\n".join(map(sanitize, answers))) == []
+
+
+@given(ANSWERS)
+def test_what_is_harmless_is_not_changed_again(answer: str) -> None:
+    """To sanitize twice comes to what once does, as a browser shows it."""
+    once = sanitize(answer)
+    assert COMMONMARK.render(sanitize(once)) == COMMONMARK.render(once)
+
+
+@given(st.text(st.sampled_from("abc <>&*_#`~[]()!|\\\"'$-+=.:\u4f60"), max_size=40))
+def test_escaped_text_is_shown_as_it_is(text: str) -> None:
+    """Names and messages of others are shown to the letter, on one line."""
+    escaped = escape(text)
+    assert escaped == " ".join(escaped.split())
+    for render in RENDERERS:
+        page = Seen(str(render(f"x{escaped}x")))
+        assert page.harm == []
+        assert unescape(page.text).strip() == f"x{' '.join(text.split())}x"
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["`", "``a", "\\`", "[x](", "![", "](a", "$", "$$", "\n```\n", "\n> ```\n", "- ", "> ", "<", "http://", "a\n"],
+)
+def test_a_long_answer_takes_little_time(piece: str) -> None:
+    """The time grows with the length, not with its square: a second is far more than 50,000 characters take."""
+    answer = piece * (50_000 // len(piece))
+    start = time.process_time()
+    sanitize(answer)
+    assert time.process_time() - start < 1
