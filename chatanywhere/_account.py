@@ -23,6 +23,8 @@ from ._service import Service
 
 T = TypeVar("T")
 
+_MOST_ROWS = 100  # of a table that is shown
+
 
 @dataclass(frozen=True, slots=True)
 class Balance:
@@ -37,6 +39,12 @@ class Balance:
     total: float | None
     used: float | None
     remaining: float | None
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        from ._markdown import table
+
+        return table(["Total", "Used", "Remaining"], [(self.total, self.used, self.remaining)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,20 @@ class UsageRecord:
     total_tokens: int | None
     count: int | None
     cost: float | None
+
+
+class UsageRecords(list[UsageRecord]):
+    """A list that notebooks show as a table."""
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        from ._markdown import table
+
+        heads = ["Time", "Model", "Calls", "Prompt tokens", "Completion tokens", "Tokens", "Cost"]
+        names = ["time", "model", "count", "prompt_tokens", "completion_tokens", "total_tokens", "cost"]
+        rows = [[getattr(record, name) for name in names] for record in self[:_MOST_ROWS]]
+        more = f"\n\n… and {len(self) - _MOST_ROWS} more" if len(self) > _MOST_ROWS else ""
+        return table(heads, rows) + more
 
 
 def raw_key(base_url: str, api_key: str | None) -> dict[str, str]:
@@ -103,7 +125,7 @@ def _balance(answer: Any) -> Balance:
 def _records(answer: Any) -> list[UsageRecord]:
     if not isinstance(answer, list):
         raise TypeError("not a list of records")
-    return [_record(fields) for fields in answer]
+    return UsageRecords(map(_record, answer))
 
 
 def _record(fields: Mapping[str, Any]) -> UsageRecord:

@@ -74,6 +74,14 @@ class Embeddings(Sequence[list[float]]):
         size = f" of {len(self._vectors[0])} numbers" if self._vectors else ""
         return f"<Embeddings: {len(self)}{size}, model={self.model!r}, usage={self.usage!r}>"
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        from ._markdown import table
+
+        tokens = None if self.usage is None else self.usage.total_tokens
+        numbers = len(self._vectors[0]) if self._vectors else None
+        return table(["Model", "Vectors", "Numbers", "Tokens"], [(self.model, len(self), numbers, tokens)])
+
     def numpy(self) -> Any:
         """Return them as a numpy array, a row for each text: `float32`, or `float64` if the server sent text.
 

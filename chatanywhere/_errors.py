@@ -58,6 +58,14 @@ class ChatAnywhereError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows where the error is a value, such as one of several results."""
+        from ._markdown import escape, sanitize
+
+        said = [escape(line) for line in str(self).splitlines()]
+        so_far = ["So far:", sanitize(self.partial)] if self.partial else []
+        return "\n\n".join([f"**{type(self).__name__}**", *said, *so_far])
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions pickle as class(*args) plus their attributes. Subclasses take more arguments than `args`
         # holds, and OSError (a base of APITimeoutError) has rules of its own, so __init__ is left out.

@@ -8,7 +8,7 @@ lines at one indentation and is closed, and a formula can't reach into code, or 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 _CONTROL = {code: "\ufffd" for code in range(0x20) if chr(code) not in "\n\t"} | dict.fromkeys(
     (0x85, 0x2028, 0x2029), " "
@@ -67,6 +67,16 @@ def sanitize(markdown: str) -> str:
     """
     text = markdown.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROL)
     return "\n".join(_blocks(text.split("\n"), formulas=_FORMULA.search(text) is not None))
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table of values, None being an empty cell, and numbers standing at the right."""
+    cells = [
+        ["" if value is None else escape(f"{value:g}" if isinstance(value, float) else str(value)) for value in row]
+        for row in rows
+    ]
+    lines = [heads, ["---"] * len(heads), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _literal(text: str) -> str:

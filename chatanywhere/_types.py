@@ -215,6 +215,13 @@ class Choice:
     finish_reason: str | None = None
     logprobs: Mapping[str, Any] | None = field(default=None, hash=False)
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        from ._markdown import escape, sanitize
+
+        calls = "\n".join(f"- {escape(f'{call.name}({call.arguments})')}" for call in self.tool_calls)
+        return "\n\n".join(filter(None, [sanitize(self.text), sanitize(self.refusal), calls]))
+
 
 @dataclass(frozen=True)
 class Completion(Generic[Parsed]):
@@ -249,6 +256,12 @@ class Completion(Generic[Parsed]):
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the answer with its Markdown, in which no HTML or script works."""
+        if len(self.choices) == 1:
+            return self.choices[0]._repr_markdown_()
+        return "\n\n".join(f"**{choice.index}**\n\n{choice._repr_markdown_()}" for choice in self.choices)
 
     @cached_property
     def raw(self) -> dict[str, Any]:
@@ -336,6 +349,9 @@ class ToolRun(Generic[Parsed]):
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_markdown_(self) -> str:
+        return self.completion._repr_markdown_()
 
 
 _THOUGHTS = ("reasoning", "reasoning_content", "reasoning_details")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from html import unescape
 from html.parser import HTMLParser
+from typing import Any
 
 import mistune
 import pytest
@@ -12,7 +13,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from chatanywhere import (
+    APIStatusError,
+    Balance,
+    ChatAnywhereError,
+    Choice,
+    Client,
+    Completion,
+    Embeddings,
+    OutputError,
+    StreamInterruptedError,
+    ToolCall,
+    ToolRun,
+    Usage,
+)
 from chatanywhere._markdown import escape, sanitize
+from chatanywhere.testing import LoopbackServer
 
 COMMONMARK = MarkdownIt("commonmark", {"html": True})
 WITH_TABLES = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -227,3 +243,77 @@ def test_a_long_answer_takes_little_time(piece: str) -> None:
     start = time.process_time()
     sanitize(answer)
     assert time.process_time() - start < 1
+
+
+# What notebooks show of values
+
+SCRIPT = "<script>alert(1)</script> `<b>`"
+SHOWN = "&lt;script>alert(1)&lt;/script> `<b>`"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (Completion("**Hello**"), "**Hello**"),
+        (Completion(SCRIPT), SHOWN),
+        (Completion("", refusal=SCRIPT), SHOWN),
+        (
+            Completion("Let me see.", tool_calls=(ToolCall("1", "weather", '{"city": "<b>"}'),)),
+            "Let me see.\n\n- weather&#40;&#123;&#34;city&#34;&#58; &#34;&#60;b&#62;&#34;&#125;&#41;",
+        ),
+        (
+            Completion("a", choices=(Choice(0, "a"), Choice(1, SCRIPT))),
+            f"**0**\n\na\n\n**1**\n\n{SHOWN}",
+        ),
+        (ToolRun(Completion(SCRIPT), []), SHOWN),
+        (Balance(10.0, 2.5, None), "| Total | Used | Remaining |\n| --- | --- | --- |\n| 10 | 2&#46;5 |  |"),
+        (Embeddings((), "<m>", Usage(3, 0, 3)), "| Model | Vectors | Numbers | Tokens |\n| --- | --- | --- | --- |\n"
+         "| &#60;m&#62; | 0 |  | 3 |"),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_a_notebook_shows_values_without_harm(value: Any, shown: str) -> None:
+    """Answers with their Markdown, all else as tables; what others have written runs nothing."""
+    assert value._repr_markdown_() == shown
+    assert harm(shown) == []
+
+
+def with_partial(error: ChatAnywhereError, partial: str) -> ChatAnywhereError:
+    error.partial = partial
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        APIStatusError("<script>alert(1)</script>", status_code=500, hint="[x](javascript:alert(1))"),
+        with_partial(StreamInterruptedError("the *connection* was lost"), SCRIPT),
+        OutputError("no <b>", "invalid", Completion(SCRIPT)),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_notebook_shows_errors_without_harm(error: ChatAnywhereError) -> None:
+    """Its kind, all its words as they are, and the text that had come."""
+    shown = error._repr_markdown_()
+    assert harm(shown) == []
+    page = Seen(COMMONMARK.render(shown)).text
+    assert page.startswith(type(error).__name__)
+    for line in str(error).splitlines():
+        assert line in page
+    assert (SCRIPT.replace("`", "") in page) == bool(error.partial)
+
+
+def test_a_notebook_shows_a_table_of_what_was_used() -> None:
+    """A list of what was used is one row a record, a hundred at most."""
+    with LoopbackServer() as server, Client("a-key", base_url=server.url) as client:
+        for _ in range(2):
+            client.complete("Hello")
+        records = client.usage()
+    assert isinstance(records, list)
+    assert records
+    shown = records._repr_markdown_()  # type: ignore[attr-defined]
+    assert len(shown.splitlines()) == 2 + len(records)
+    assert shown.startswith("| Time | Model | Calls |")
+    many = type(records)(records * 200)._repr_markdown_()  # type: ignore[attr-defined]
+    assert many.endswith(f"\n\n… and {len(records) * 200 - 100} more")
+    assert harm(many) == []

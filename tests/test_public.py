@@ -29,8 +29,8 @@ PACKAGE = Path(chatanywhere.__file__).parent
 
 ANY = None
 MAY_IMPORT: dict[str, str | None] = {
-    "_errors": "_types",  # for type checkers
-    "_types": "_merging _message",
+    "_errors": "_types _markdown",  # the first for type checkers
+    "_types": "_markdown _merging _message",
     "_policy": "_errors",
     "_message": "",
     "_merging": "_message",
@@ -89,8 +89,9 @@ MAY_IMPORT: dict[str, str | None] = {
     "_protocols.protocol",
     "_stream": "_errors _types _policy _accumulator _http.exchange _call",
     "_group": "_errors _policy _http.scope _call",
-    "_account": "_errors _policy _protocols.decoder _protocols.fields _protocols.protocol _service _group",
-    "_embeddings": "_errors _types _policy _protocols.fields _protocols.head _protocols.protocol _service _group",
+    "_account": "_errors _markdown _policy _protocols.decoder _protocols.fields _protocols.protocol _service _group",
+    "_embeddings": "_errors _markdown _types _policy _protocols.fields _protocols.head _protocols.protocol _service "
+    "_group",
     "_picture": "",
     "_request": "_policy _http.form _protocols.decoder _protocols.head _protocols.json_body _protocols.json_text "
     "_protocols.protocol _config _call _service",
