@@ -33,6 +33,11 @@ _DISPLAY = re.compile(r"\$\$+|\\+\\[\[\]]|\\\\[\[\]]|\\(?:begin|end)\{[a-z]*\*?\
 
 _CUTS_CODE = re.compile(r"\$\$|\\\\[()\[\]]|\\(?:begin|end)\{", re.IGNORECASE)
 
+_WHOLE_FORMULA = re.compile(
+    r"\$\$[^$]+\$\$|\$(?![\s$])[^$\n]*(?<!\s)\$(?!\d)|\\\\\(.{0,2000}?\\\\\)|\\\\\[.{0,2000}?\\\\\]"
+    r"|\\begin\{([a-z]*\*?)\}.{0,2000}?\\end\{\1\}",
+    re.DOTALL,
+)
 _EMPHASIS = re.compile("[*_]")
 _PIPE = re.compile(r"(?<!\\)\||\\\\\|")
 _DELIMITER_ROW = re.compile(r"(?m)^[\s>]*[|:-][\s|:-]*$")
@@ -199,9 +204,17 @@ def _inline(text: str, formulas: bool) -> str:
     elif formulas and not _balanced(pieces[0]):
         hidden = _DISPLAY
     else:
-        return pieces[0]
-    pieces[::2] = [hidden.sub(lambda found: _literal(found[0]), piece) for piece in pieces[::2]]
+        hidden = None
+    if hidden is not None:
+        pieces[::2] = [hidden.sub(lambda found: _literal(found[0]), piece) for piece in pieces[::2]]
+    if formulas:
+        pieces[::2] = [_WHOLE_FORMULA.sub(_in_tex, piece) for piece in pieces[::2]]
     return "".join(pieces)
+
+
+def _in_tex(formula: re.Match[str]) -> str:
+    """A formula with the sign for "less than" that needs no escape, which it would be shown with."""
+    return formula[0].replace("&lt;", "\\lt ")
 
 
 def _unmistakable(code: str, emphasis: bool) -> str:

@@ -122,6 +122,8 @@ def harm(markdown: str) -> list[str]:
         ("![x](data:image/svg+xml,<svg onload=alert(1)>)", "[🖼 x]&#40;data:image/svg+xml,&lt;svg onload=alert(1)>)"),
         ("a | b\n--|--\n`x | <b>` | y", "a | b\n--|--\n&#96;x | &lt;b>&#96; | y"),
         ("$x$ [y](http://z/$\"onclick=\"alert(1)$)", '$x$ [y](http://z/$&quot;onclick=&quot;alert(1)$)'),
+        ("If $a < b$, it costs $5 < $10", "If $a \\lt  b$, it costs $5 &lt; $10"),
+        ("$$\na<b\n$$", "$$\na\\lt b\n$$"),
         ("https://example.org/`<b>`", "https://example.org/&#96;&lt;b>&#96;"),
         ("\x1b[31mred\x00", "\ufffd[31mred\ufffd"),
     ],
