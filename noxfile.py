@@ -118,6 +118,22 @@ def eventlet(session: nox.Session) -> None:
 
 
 @nox.session
+def web(session: nox.Session) -> None:
+    """The web programs of the examples under gunicorn, with workers of threads and of gevent, and under uvicorn."""
+    session.install(".[test]", "django", "fastapi", "flask", "gevent", "gunicorn", "uvicorn")
+    files = ["tests/web/with_gunicorn.py", "tests/web/with_uvicorn.py"]
+    session.run("python", "-m", "pytest", "--no-cov", *files, *session.posargs)
+    session.run("python", "-m", "pytest", "--no-cov", "tests/test_documents.py", "-k", "web.md")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documents as a site, in the folder `site`."""
+    session.install(".[docs]")
+    session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and types."""
     session.install(".[lint]")

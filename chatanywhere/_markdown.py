@@ -39,6 +39,7 @@ _WHOLE_FORMULA = re.compile(
     re.DOTALL,
 )
 _EMPHASIS = re.compile("[*_]")
+_BRACKET = re.compile(r"\\.|[\[\]]", re.DOTALL)
 _PIPE = re.compile(r"(?<!\\)\||\\\\\|")
 _DELIMITER_ROW = re.compile(r"(?m)^[\s>]*[|:-][\s|:-]*$")
 _NEW_BLOCK = re.compile(r"\n(?![ ]*[^\W\d_])")
@@ -209,7 +210,22 @@ def _inline(text: str, formulas: bool) -> str:
         pieces[::2] = [hidden.sub(lambda found: _literal(found[0]), piece) for piece in pieces[::2]]
     if formulas:
         pieces[::2] = [_WHOLE_FORMULA.sub(_in_tex, piece) for piece in pieces[::2]]
+    _hide_open_brackets(pieces)
     return "".join(pieces)
+
+
+def _hide_open_brackets(pieces: list[str]) -> None:
+    """Take their meaning from brackets that are not closed in a paragraph: some programs look for the end in code."""
+    opened: list[tuple[int, int]] = []
+    for number in range(0, len(pieces), 2):
+        for found in _BRACKET.finditer(pieces[number]):
+            if found[0] == "[":
+                opened.append((number, found.start()))
+            elif found[0] == "]" and opened:
+                opened.pop()
+    for number, start in reversed(opened):
+        piece = pieces[number]
+        pieces[number] = f"{piece[:start]}{_literal('[')}{piece[start + 1 :]}"
 
 
 def _in_tex(formula: re.Match[str]) -> str:
@@ -220,7 +236,12 @@ def _in_tex(formula: re.Match[str]) -> str:
 def _unmistakable(code: str, emphasis: bool) -> str:
     """Code in which JupyterLab sees neither links nor, if there is what could be some, emphasis."""
     content = code.strip("`")
-    if "`" in content or (emphasis and ("](" in content or content[-1] == "\\")):
+    before_link = content.partition("](")[0]
+    if (
+        "`" in content
+        or (before_link != content and "[" not in before_link)
+        or (emphasis and ("](" in content or content[-1] == "\\"))
+    ):
         return _literal(code)
     return f"`{content}`"
 

@@ -431,6 +431,22 @@ def test_every_example_is_run() -> None:
     assert {file.name for file in EXAMPLES.iterdir() if file.is_file()} == run_here
 
 
+WEB_PROGRAMS = sorted((EXAMPLES / "web").glob("*.py"))
+
+
+@pytest.mark.parametrize("program", WEB_PROGRAMS, ids=lambda path: path.name)
+def test_every_web_program_is_run_elsewhere(program: Path) -> None:
+    """`nox -s web` runs it under the server that its docstring names; here it is compiled."""
+    source = program.read_text(encoding="utf-8")
+    compile(source, program, "exec")
+    docstring = ast.get_docstring(ast.parse(source))
+    assert docstring
+    command = re.search(rf"^    (gunicorn|uvicorn) .*examples/web .* {program.stem}:(\w+)$", docstring, re.MULTILINE)
+    assert command
+    tests = (Path(__file__).parent / "web" / f"with_{command[1]}.py").read_text(encoding="utf-8")
+    assert f"{program.stem}:{command[2]}" in tests
+
+
 @pytest.mark.parametrize("name", sorted(run_here))
 def test_every_example_says_how_to_run_it(name: str) -> None:
     """It opens with what it does, and with the command that runs it."""

@@ -125,7 +125,7 @@ def harm(markdown: str) -> list[str]:
         ("If $a < b$, it costs $5 < $10", "If $a \\lt  b$, it costs $5 &lt; $10"),
         ("$$\na<b\n$$", "$$\na\\lt b\n$$"),
         ("https://example.org/`<b>`", "https://example.org/&#96;&lt;b>&#96;"),
-        ("\x1b[31mred\x00", "\ufffd[31mred\ufffd"),
+        ("\x1b[31mred\x00", "\ufffd&#91;31mred\ufffd"),
     ],
 )  # fmt: skip
 def test_what_could_run_is_text(markdown: str, harmless: str) -> None:
@@ -199,6 +199,8 @@ ANSWERS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).m
 @example("~~a `b~~ <q>`")
 @example("text\n- ```\n\xa0\n  <q>\n  ```")
 @example("[1]:\n```\n<q>\n```")
+@example("[x\n\n```\n\\[x]: http://x\n<q>\n```")
+@example("[a `b`](http://x) <q> [`c](http://x) <q>`](http://x)")
 @example('"text\n```\n---\n<q>\n```')
 def test_no_answer_runs_anything(answer: str) -> None:
     """No tag, attribute or script of a model's gets into the page, in any of the programs."""

@@ -2,8 +2,8 @@
 
     gunicorn --chdir examples/web --worker-class gthread --threads 100 django_app:application
 
-Needs a key in CHATANYWHERE_API_KEY. Open http://127.0.0.1:8000 and ask. It works with gevent's workers as well, and with
-`--preload`: the client is made once, and each process has connections of its own.
+Needs a key in CHATANYWHERE_API_KEY. Open http://127.0.0.1:8000 and ask. It works with gevent's workers as well. The
+client is made once, also with `--preload`; each process has connections of its own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Runs the web programs of the examples under their servers, and is the browser that asks them.
 
-The files `with_….py` are no part of the suite: `nox -s web` installs what they need. None of their tests may be skipped.
+The files `with_….py` are no part of the suite: `nox -s web` installs what they need. None of their tests may be
+skipped.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ class WebProgram:
     def test_an_answer_ends(self, command: list[str]) -> None:
         """All of its text arrives, then the event that lets the page close the connection."""
         with (
-            LoopbackServer(["Line\nand \"line\", 你好"]) as upstream,
+            LoopbackServer(['Line\nand "line", 你好']) as upstream,
             running(command, upstream) as server,
             Browser(server.port) as browser,
         ):
@@ -196,7 +197,7 @@ class WebProgram:
         assert "Traceback" not in "".join(server.log)
 
     def test_a_browser_that_goes_away_ends_the_call(self, command: list[str]) -> None:
-        """The connection to the service is closed within a second, again and again, and nothing is logged as an error."""
+        """The connection to the service is closed within a second, each time, and no error is logged."""
         with LoopbackServer(lambda _: DRIP, delay=0.05) as upstream, running(command, upstream) as server:
             for _ in range(3):
                 with Browser(server.port) as browser:
