@@ -130,7 +130,7 @@ def web(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documents as a site, in the folder `site`."""
     session.install(".[docs]")
-    session.run("mkdocs", "build", "--strict", *session.posargs)
+    session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session
