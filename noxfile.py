@@ -123,7 +123,6 @@ def web(session: nox.Session) -> None:
     session.install(".[test]", "django", "fastapi", "flask", "gevent", "gunicorn", "uvicorn")
     files = ["tests/web/with_gunicorn.py", "tests/web/with_uvicorn.py"]
     session.run("python", "-m", "pytest", "--no-cov", *files, *session.posargs)
-    session.run("python", "-m", "pytest", "--no-cov", "tests/test_documents.py", "-k", "web.md")
 
 
 @nox.session

@@ -21,7 +21,6 @@ _FENCE = re.compile(
 )
 _DEEP = re.compile(r" {4}|[> ]*(?:[-+*\d]| {4})")
 _ITEM = re.compile(r" *(?:[-+*]|\d{1,9}[.)])(?:[ \t]+|$)")
-_STRUCTURE = re.compile(r" *(?:[>#]|[-+*] |\d+[.)] )| {4}| *\t")
 _UNDERLINE = re.compile(r"[> \t]*(?:-+|=+)[ \t]*")
 _ODD_IN_INFO = re.compile(r"[^\w+#.:/=,{}() -]")
 
@@ -247,15 +246,18 @@ def _unmistakable(code: str, emphasis: bool) -> str:
 
 
 def _balanced(text: str) -> bool:
-    """Whether each displayed formula of a text ends within it, and is seen by all programs."""
+    """Whether each displayed formula of a text ends within it, and its beginning is seen by all programs."""
     closing = ""
     for line in text.split("\n"):
-        across = closing
-        for mark in _DISPLAY.findall(line):
+        opened = 0  # where the formula began in which the line ends
+        for found in _DISPLAY.finditer(line):
+            mark = found[0]
             if closing:
                 if mark == closing:
                     closing = ""
-            elif mark == "$$":
+                continue
+            opened = found.start()
+            if mark == "$$":
                 closing = mark
             elif mark == "\\\\[":
                 closing = "\\\\]"
@@ -263,7 +265,7 @@ def _balanced(text: str) -> bool:
                 closing = "\\end" + mark[6:]
             else:
                 return False
-        if (across or closing) and _STRUCTURE.match(line):
+        if closing and not "   ".startswith(line[:opened]):
             return False
     return not closing and "\\$" not in text
 
