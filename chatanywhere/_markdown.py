@@ -7,8 +7,10 @@ lines at one indentation and is closed, and a formula can't reach into code, or 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 
 _CONTROL = {code: "\ufffd" for code in range(0x20) if chr(code) not in "\n\t"} | dict.fromkeys(
     (0x85, 0x2028, 0x2029), " "
@@ -16,9 +18,10 @@ _CONTROL = {code: "\ufffd" for code in range(0x20) if chr(code) not in "\n\t"} |
 """Control characters, and line ends that only some programs take for such."""
 
 _FENCE = re.compile(
-    r"(?P<indent> *)(?P<quote>(?:> ?)*)(?P<lead> *(?:(?:[-+*]|\d{1,9}[.)]) +)*)"
+    r"(?P<indent> *)(?! )(?P<quote>(?:> ?)*)(?P<lead> *(?! )(?:(?:[-+*]|\d{1,9}[.)]) +(?! ))*)"
     r"(?:(?P<ticks>`{3,})(?P<info>[^`]*)|(?P<tildes>~{3,})(?P<rest>.*))"
 )
+# A fence that could be more of a paragraph, and lines that could make one a part of what is before it.
 _DEEP = re.compile(r" {4}|[> ]*(?:[-+*\d]| {4})")
 _ITEM = re.compile(r" *(?:[-+*]|\d{1,9}[.)])(?:[ \t]+|$)")
 _UNDERLINE = re.compile(r"[> \t]*(?:-+|=+)[ \t]*")
@@ -27,20 +30,23 @@ _ODD_IN_INFO = re.compile(r"[^\w+#.:/=,{}() -]")
 _FORMULA = re.compile(r"\$|\\\\[(\[]|\\begin\{", re.IGNORECASE)
 """Where a formula may begin."""
 
-_DISPLAY = re.compile(r"\$\$+|\\+\\[\[\]]|\\\\[\[\]]|\\(?:begin|end)\{[a-z]*\*?\}", re.IGNORECASE)
+_DISPLAY = re.compile(r"\${2,}|(?<!\\)\\{2,}[\[\]]|\\(?:begin|end)\{[a-z]*\*?\}", re.IGNORECASE)
 """What begins and ends formulas that some programs look for before they look for code."""
 
 _CUTS_CODE = re.compile(r"\$\$|\\\\[()\[\]]|\\(?:begin|end)\{", re.IGNORECASE)
+"""The same in code of a line, where `\\\\(` does it, too."""
 
 _WHOLE_FORMULA = re.compile(
     r"\$\$[^$]+\$\$|\$(?![\s$])[^$\n]*(?<!\s)\$(?!\d)|\\\\\(.{0,2000}?\\\\\)|\\\\\[.{0,2000}?\\\\\]"
     r"|\\begin\{([a-z]*\*?)\}.{0,2000}?\\end\{\1\}",
     re.DOTALL,
 )
+"""A formula on whose beginning and end most programs agree."""
+
 _EMPHASIS = re.compile("[*_]")
 _BRACKET = re.compile(r"\\.|[\[\]]", re.DOTALL)
 _PIPE = re.compile(r"(?<!\\)\||\\\\\|")
-_DELIMITER_ROW = re.compile(r"(?m)^[\s>]*[|:-][\s|:-]*$")
+_DELIMITER_ROW = re.compile(r"(?m)^[ \t>]*[|:-][ \t|:-]*$")
 _NEW_BLOCK = re.compile(r"\n(?![ ]*[^\W\d_])")
 """The end of a line after which something else than more of a paragraph may begin."""
 
@@ -52,10 +58,10 @@ _LINK = re.compile(rf"[\s>]*(?![\s>]){_TARGET}", re.IGNORECASE)
 _DEFINITION = re.compile(
     rf" *(?=\S){_TARGET}\S{{0,2000}}(?: +\"[^\"\n]{{0,500}}\")? *(?:$|\n(?! *[\"'(]))", re.IGNORECASE
 )
-_PICTURE = re.compile(rf"!\[[\w ]*\]\({_PICTURE_DATA}[A-Za-z0-9+/=]+\)")
+_PICTURE = re.compile(rf"!\[[\w .,:;()-]*\]\({_PICTURE_DATA}[A-Za-z0-9+/=]+\)")
 _SPACE = re.compile(r"\s")
 _URL = re.compile(r"://|www\.|mailto:|xmpp:", re.IGNORECASE)
-_ACTIVE = re.compile(r"(?P<ticks>`+)|<|!+\[|\][(:]|~{3,}|\"")
+_ACTIVE = re.compile(r"(?P<ticks>`+)|<|(?<!!)!+\[|\][(:]|~{3,}|\"")
 
 
 def escape(text: str) -> str:
@@ -68,7 +74,8 @@ def sanitize(markdown: str) -> str:
 
     `<` is `&lt;` outside code. A link leads to a page, an address of mail or a part of this document, or is plain text.
     A picture is a link to it unless its data is in it. Code stays as it is, and is closed if it is not, so that what
-    is sanitized can be joined, and can be the beginning of a text that goes on.
+    is sanitized can be joined by empty lines, and can be the beginning of a text that goes on. Code that not all
+    programs would see is shown with its backticks.
     """
     text = markdown.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROL)
     return "\n".join(_blocks(text.split("\n"), formulas=_FORMULA.search(text) is not None))
@@ -222,9 +229,10 @@ def _hide_open_brackets(pieces: list[str]) -> None:
                 opened.append((number, found.start()))
             elif found[0] == "]" and opened:
                 opened.pop()
-    for number, start in reversed(opened):
+    for number, places in itertools.groupby(opened, itemgetter(0)):
         piece = pieces[number]
-        pieces[number] = f"{piece[:start]}{_literal('[')}{piece[start + 1 :]}"
+        cuts = [-1, *(start for _, start in places), len(piece)]
+        pieces[number] = _literal("[").join(piece[start + 1 : end] for start, end in itertools.pairwise(cuts))
 
 
 def _in_tex(formula: re.Match[str]) -> str:

@@ -150,6 +150,14 @@ def calls(upstream: LoopbackServer) -> int:
     return sum(each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED for each in found)
 
 
+def begins(upstream: LoopbackServer) -> bool:
+    """Whether a call comes."""
+    end = time.monotonic() + TIMEOUT
+    while not calls(upstream) and time.monotonic() < end:
+        time.sleep(0.01)
+    return bool(calls(upstream))
+
+
 def ends(upstream: LoopbackServer, seconds: float) -> bool:
     """Whether all calls end within some seconds."""
     end = time.monotonic() + seconds

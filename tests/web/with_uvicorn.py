@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from web.browser import DRIP, EXAMPLES, SOON, Browser, WebProgram, calls, ends, running
+from web.browser import DRIP, EXAMPLES, SOON, Browser, WebProgram, begins, ends, running
 
 from chatanywhere.testing import Fault, LoopbackServer
 
@@ -27,6 +27,5 @@ class TestFastAPI(WebProgram):
             with Browser(server.port) as browser:
                 if after:
                     browser.read(after)
-                while not calls(upstream):
-                    pass
+                assert begins(upstream)
             assert ends(upstream, SOON)
