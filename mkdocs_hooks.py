@@ -34,6 +34,7 @@ MOVED = {
 
 REFERENCE: dict[str, tuple[str, list[str]]] = {
     "clients": ("Clients", ["Client", "AsyncClient"]),
+    "conversations": ("Conversations", ["Conversation", "AsyncConversation"]),
     "streams": ("Streams", ["Stream", "AsyncStream", "ToolStream", "AsyncToolStream"]),
     "answers": (
         "Answers",

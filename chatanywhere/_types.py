@@ -219,8 +219,8 @@ class Choice:
         """What a notebook shows."""
         from ._markdown import escape, sanitize
 
-        calls = "\n".join(f"- {escape(f'{call.name}({call.arguments})')}" for call in self.tool_calls)
-        return "\n\n".join(filter(None, [sanitize(self.text), sanitize(self.refusal), calls]))
+        calls = [f"→ {escape(f'{call.name}({call.arguments})')}" for call in self.tool_calls]
+        return "\n\n".join(filter(None, [sanitize(self.text), sanitize(self.refusal), *calls]))
 
 
 @dataclass(frozen=True)

@@ -284,7 +284,7 @@ SHOWN = "&lt;script>alert(1)&lt;/script> `<b>`"
         (Completion("", refusal=SCRIPT), SHOWN),
         (
             Completion("Let me see.", tool_calls=(ToolCall("1", "weather", '{"city": "<b>"}'),)),
-            "Let me see.\n\n- weather&#40;&#123;&#34;city&#34;&#58; &#34;&#60;b&#62;&#34;&#125;&#41;",
+            "Let me see.\n\n→ weather&#40;&#123;&#34;city&#34;&#58; &#34;&#60;b&#62;&#34;&#125;&#41;",
         ),
         (
             Completion("a", choices=(Choice(0, "a"), Choice(1, SCRIPT))),
