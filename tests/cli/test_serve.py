@@ -1,4 +1,4 @@
-"""The command line, as a person at a terminal meets it."""
+"""`serve` and `demo`, as a person at a terminal meets them, and the arguments of the command line."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_serve_records_and_replays(
     assert "sk-0123456789ab" not in file.read_text()
 
 
-def test_what_can_not_be_recorded_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_can_not_be_recorded_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that is there already or is none, half of the options, and a wrong URL are told with exit code 2."""
     file = tmp_path / "chat.rec"
     file.write_text("mine")
@@ -255,7 +255,7 @@ def test_what_can_not_be_recorded_is_one_line(tmp_path: Path, capsys: pytest.Cap
     ):
         assert main(["serve", "--port", "0", *arguments]) == 2
         output, errors = capsys.readouterr()
-        assert (output, errors.count("\n")) == ("", 1)
+        assert (output, errors.count("\n")) == ("", 2)
         assert said in errors
     assert [each.name for each in tmp_path.iterdir()] == ["chat.rec"]
 
@@ -267,7 +267,7 @@ def test_a_port_in_use_is_one_line_with_the_remedy(capsys: pytest.CaptureFixture
         assert main(["serve", "--port", port]) == 2
     output, errors = capsys.readouterr()
     assert output == ""
-    assert errors.count("\n") == 1
+    assert errors.count("\n") == 2
     assert port in errors
     assert "--port 0" in errors
 
@@ -302,7 +302,7 @@ def test_an_output_that_can_not_be_written_is_one_line(
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, cwd=ROOT, encoding="utf-8", timeout=TIMEOUT, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 1
-    assert re.fullmatch(r"chatanywhere: .*No space left on device\n", done.stderr)
+    assert re.fullmatch(r"error: .*No space left on device\nhint: .+\n", done.stderr)
 
 
 def test_a_demo_without_a_port_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +313,9 @@ def test_a_demo_without_a_port_is_one_line(capsys: pytest.CaptureFixture[str], m
 
     monkeypatch.setattr(LoopbackServer, "start", refuse)
     assert main(["demo"]) == 1
-    assert capsys.readouterr() == ("", "chatanywhere: no address is left\n")
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert re.fullmatch(r"error: no address is left\nhint: .+\n", errors)
 
 
 # Arguments
@@ -324,7 +326,7 @@ WRONG_FAULTS = ("", "no_such", "strike", "_instead", "1", "status", "status(200)
 @pytest.mark.parametrize(
     "arguments",
     [
-        *([], ["chat"], ["demo", "--delay", "-1"], ["demo", "--delay", "x"]),
+        *([], ["no-such-command"], ["demo", "--delay", "-1"], ["demo", "--delay", "x"]),
         *(["serve", "--port", port] for port in ("x", "-1", "65536", "1.5", "")),
         *(["serve", "--fault", fault] for fault in WRONG_FAULTS),
         *(["serve", "--speed", speed] for speed in ("-1", "x", "nan")),
@@ -333,11 +335,11 @@ WRONG_FAULTS = ("", "no_such", "strike", "_instead", "1", "status", "status(200)
     ids=" ".join,
 )
 def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """What the command line does not have ends with exit code 2 and the usage."""
+    """What the command line does not have ends with exit code 2 and two lines."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "usage: chatanywhere" in capsys.readouterr().err
+    assert re.fullmatch(r"error: .+\nhint: .+\n", capsys.readouterr().err)
 
 
 def test_a_port_that_no_system_has_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,7 +353,7 @@ def test_a_host_that_is_not_there_is_one_line_with_the_remedy(capsys: pytest.Cap
     """An address of another machine can't be listened on; the message names `--host`."""
     assert main(["serve", "--host", "192.0.2.1", "--port", "0"]) == 2
     errors = capsys.readouterr().err
-    assert errors.count("\n") == 1
+    assert errors.count("\n") == 2
     assert "192.0.2.1" in errors
     assert "--host" in errors
 

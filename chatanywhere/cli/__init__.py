@@ -1,0 +1,96 @@
+"""The command line: one file per command, or family of commands.
+
+Each imports what it needs by itself when it runs, so that `--help` waits neither for the client nor for rich.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import account, ask, chat, config, demo, failures, history, serve
+from .printing import one_line, prepare_output
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments after the program's name; None takes the process's own.
+
+    Returns:
+        The exit code: 0 complete; 1 no answer, or the output can't be written; 2 wrong use, with nothing sent; 3 the
+        answer was cut, or does not fit its schema; 4 the key, the quota or the balance; 130 Ctrl-C; 141 the output was
+        closed before its end, as by `chatanywhere demo | head -3`. Shells report SIGINT and SIGPIPE by these two.
+
+    Raises:
+        SystemExit: the arguments are wrong, or ask for help or the version.
+    """
+    debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _run(argv)
+        except KeyboardInterrupt:
+            return failures.INTERRUPTED
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # so that what fails, fails here
+    except Exception as error:
+        if isinstance(error, OSError):
+            _give_up_output()
+        return failures.tell(error, debug=debug)
+
+
+def _give_up_output() -> None:
+    """See to it that Python, which flushes once more at its exit, does not fail then."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (arguments.command is not ask.run or any(each.startswith("-") for each in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes words of a question behind an option for something else
+        arguments.text += rest
+    prepare_output()
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: failures.warn(message)
+        code: int = arguments.command(arguments)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and what to do in another."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(failures.USAGE, f"error: {one_line(message)}\nhint: `{self.prog} --help` says what there is\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from .. import __version__
+
+    parser = _Parser(
+        prog="chatanywhere",
+        description="Chat at the keyboard: nothing that was said is lost. `demo` and `serve` work without a key.",
+        epilog="`chatanywhere COMMAND --help` says what a command takes.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for each in (ask, chat, history, account, config, serve, demo):
+        each.add(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
+    return parser

@@ -1,0 +1,553 @@
+"""One question at the command line: what is printed, where, byte for byte, and with which exit code."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatanywhere.testing import Fault, LoopbackServer, Reply, Request
+
+from .conftest import TIMEOUT, Command
+
+posix = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def messages(server: LoopbackServer) -> list[dict[str, Any]]:
+    """What was sent last."""
+    sent: list[dict[str, Any]] = server.requests[-1].json["messages"]
+    return sent
+
+
+# What is asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "asked"),
+    [
+        (["one", "two"], b"", "one two"),
+        (["explain:"], "天气\n".encode(), "explain:\n\n天气\n"),
+        ([], b"piped", "piped"),
+        ([], b"\xef\xbb\xbfpiped", "piped"),
+    ],
+)
+def test_the_question_is_what_was_typed_and_what_was_piped(
+    command: Command, arguments: list[str], stdin: bytes, asked: str
+) -> None:
+    """Words make one text, and standard input comes behind it."""
+    with LoopbackServer(["Yes."]) as server:
+        assert command.at(server)("ask", *arguments, stdin=stdin) == (0, "Yes.", "")
+        assert messages(server) == [{"role": "user", "content": asked}]
+
+
+def test_files_are_text_or_pictures_by_their_content(command: Command, tmp_path: Path) -> None:
+    """A picture is one whatever its name, other files are text with their names; `-` is the input."""
+    picture, text = tmp_path / "picture.txt", tmp_path / "notes.png"
+    picture.write_bytes(PNG)
+    text.write_text("a\n```\nb\n```\n")
+    with LoopbackServer(["Yes."]) as server:
+        done = command.at(server)("ask", "-f", str(picture), "-f", str(text), "-f", "-", "see", stdin=b"piped\n")
+        assert done == (0, "Yes.", "")
+        (question,) = messages(server)
+    said, shown = question["content"]
+    assert said["text"] == "see\n\nnotes.png:\na\n```\nb\n```\n\n\nstandard input:\npiped\n"
+    assert shown["image_url"]["url"] == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    assert command.rows("SELECT content FROM attachments") == [(PNG,)]
+
+
+def test_options_reach_the_service_as_json_or_as_text(command: Command) -> None:
+    """A value is what JSON has, and else a text; model and system are what was said."""
+    options = ["-o", "temperature=0.5", "-o", 'stop=["a"]', "-o", "user=me=you", "-m", "gpt-4o", "-s", "Be short."]
+    with LoopbackServer(["Yes."]) as server:
+        assert command.at(server)("ask", "Hi", *options).code == 0
+        body = server.requests[-1].json
+    assert (body["temperature"], body["stop"], body["user"], body["model"]) == (0.5, ["a"], "me=you", "gpt-4o")
+    assert body["messages"] == [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi"}]
+
+
+WRONG = [
+    [],
+    ["  "],
+    ["Hi", "-f", "no-such-file"],
+    ["Hi", "-f", "."],
+    ["Hi", "--schema", "no-such-file"],
+    ["Hi", "--schema", "setup.cfg"],
+    ["Hi", "-o", "temperature"],
+    ["Hi", "-o", "stream=true"],
+    ["Hi", "-o", "model=x"],
+    ["Hi", "--timeout", "0"],
+    ["Hi", "--timeout", "soon"],
+    ["Hi", "--base-url", "ftp://x"],
+    ["Hi", "--protocol", "gopher"],
+    ["Hi", "--no-such-option"],
+    ["Hi", "-c"],
+    ["Hi", "-c", "--id", "a"],
+    ["Hi", "--id", "a"],
+    ["Hi", "--id", ""],
+    ["--resume"],
+    ["Hi", "--resume"],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+def test_wrong_use_is_told_in_two_lines_and_nothing_is_sent(command: Command, arguments: list[str]) -> None:
+    """The exit code is 2, the first line says what is wrong, the second what to do; nothing is asked nor stored."""
+    with LoopbackServer() as server:
+        base = [] if "--base-url" in arguments else ["--base-url", server.url]
+        done = command("ask", *arguments, *base)
+        assert server.requests == []
+    assert (done.code, done.out) == (2, "")
+    assert re.fullmatch(r"error: .+\nhint: .+\n", done.err)
+    assert not command.database.exists() or command.answers() == []
+
+
+def test_what_is_neither_text_nor_a_picture_is_refused(command: Command) -> None:
+    """Bytes that no model can read are not sent."""
+    with LoopbackServer() as server:
+        assert command.at(server)("ask", stdin=b"\xff\x00").code == 2
+        assert server.requests == []
+
+
+# What is printed
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no newline", "two\n\n", "# 天气 \U0001f600\n\x1b[31m\ttab\r\n", "**bold**\n\n```\ncode"], ids=ascii
+)
+def test_a_pipe_gets_exactly_what_the_model_has_said(
+    command: Command, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is added, drawn or replaced, and it is UTF-8 whatever the locale."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    with LoopbackServer([Reply(text)]) as server, command.at(server).start("ask", "Hi") as process:
+        out, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, out, err) == (0, text.encode(), b"")
+
+
+CODE = "See:\n\n```python\nprint('天')\n\n    ```\n```\n\nand\n\n```\nelse\n```\n"
+
+
+def test_only_the_first_block_of_code_is_printed(command: Command) -> None:
+    """`-x` prints the lines between the fences, or all with a warning where there are none."""
+    with LoopbackServer([CODE, "none", "```\ncut"]) as server:
+        assert command.at(server)("ask", "-x", "Hi") == (0, "print('天')\n\n    ```\n", "")
+        done = command("ask", "-x", "Hi")
+        assert done[:2] == (0, "none")
+        assert done.err.startswith("warning: ")
+        assert command("ask", "-x", "Hi") == (0, "cut", "")
+
+
+FIELDS = ["id", "conversation", "model", "text", "reasoning", "status", "finish_reason", "usage", "error", "seconds"]
+
+
+def test_json_has_all_that_is_known(command: Command) -> None:
+    """One object on one line; its ids are those of the store."""
+    with LoopbackServer([Reply("Yes.", reasoning="Hm.")]) as server:
+        done = command.at(server)("ask", "Hi", "--json")
+    said = json.loads(done.out)
+    assert list(said) == FIELDS
+    assert done.out.count("\n") == 1
+    assert (said["text"], said["reasoning"], said["status"], said["error"]) == ("Yes.", "Hm.", "complete", None)
+    assert said["usage"]["completion_tokens"] >= 1
+    assert command.rows("SELECT id, conversation FROM messages WHERE role = 'assistant'") == [
+        (said["id"], said["conversation"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "kind"),
+    [(["-f", "no-such-file"], 2, "UsageError"), (["--base-url", "127.0.0.1:9"], 1, "APIConnectionError")],
+)
+def test_json_tells_of_failures_too(command: Command, arguments: list[str], code: int, kind: str) -> None:
+    """The object has the same fields, the error is among them and on standard error."""
+    done = command("ask", "Hi", "--json", *arguments)
+    said = json.loads(done.out)
+    assert (done.code, list(said), said["status"], said["error"]["type"]) == (code, FIELDS, "failed", kind)
+    assert done.err == f"error: {said['error']['message']}\nhint: {said['error']['hint']}\n"
+
+
+def test_what_was_asked_for_besides_is_on_standard_error(command: Command) -> None:
+    """Reasoning, usage and the rest do not come between what a pipe gets."""
+    with LoopbackServer([Reply("Yes.", reasoning="Hm.", usage={"prompt_tokens": 2, "completion_tokens": 3})]) as server:
+        url = server.url
+        done = command.at(server)("ask", "Hi", "--reasoning", "-u", "-v")
+    assert (done.code, done.out) == (0, "Yes.")
+    assert done.err.startswith("Hm.")
+    assert "usage: 2 + 3 = 5 tokens\n" in done.err
+    assert f"host: {url}" in done.err
+
+
+def test_an_answer_that_does_not_fit_its_schema_is_printed_and_told(command: Command, tmp_path: Path) -> None:
+    """The schema is sent, and held against the answer; one that does not fit is 3, with its text printed and stored."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(schema))
+    with LoopbackServer(['{"a": 1}', '{"a": "x"}', "no JSON"]) as server:
+        assert command.at(server)("ask", "Hi", "--schema", str(file)) == (0, '{"a": 1}', "")
+        asked = server.requests[-1].json["response_format"]
+        for text in ('{"a": "x"}', "no JSON"):
+            done = command("ask", "Hi", "--schema", str(file))
+            assert done[:2] == (3, text)
+            assert re.fullmatch(r"error: .+\nhint: .+\n", done.err)
+    assert (asked["type"], asked["json_schema"]["schema"]) == ("json_schema", schema)
+    assert command.answers()[-1] == ("no JSON", "complete")
+
+
+# What goes wrong
+
+FAILURES = [
+    (Fault.status(401), 4),
+    (Fault.status(403, "账户余额过低"), 4),
+    (Fault.status(429, "免费API限制每日200次请求"), 4),
+    (Fault.status(400), 1),
+    (Fault.html(404), 1),
+    (Fault.status(500), 1),
+    (Fault.reset_peer(), 1),
+    (Fault.no_done(after=0), 1),
+]
+
+
+@pytest.mark.parametrize(("fault", "code"), FAILURES, ids=lambda value: str(value)[:60])
+def test_without_an_answer_the_exit_code_says_whether_to_try_again(command: Command, fault: Fault, code: int) -> None:
+    """4 is for the key, the quota and the balance, 1 for all else; the question is stored."""
+    with LoopbackServer(faults=[fault]) as server:
+        done = command.at(server)("ask", "Hi", "--timeout", "5")
+    assert (done.code, done.out) == (code, "")
+    assert re.fullmatch(r"error: .+\nhint: .+\n", done.err)
+    assert "base_url=" not in done.err
+    assert command.rows("SELECT role, content, status FROM messages") == [
+        ("user", "Hi", "complete"),
+        ("assistant", "", "failed"),
+    ]
+
+
+CUTS = [Fault.no_done(after=2), Fault.error_frame(after=2), Fault.reset_peer(after=2)]
+
+
+@pytest.mark.parametrize("fault", CUTS, ids=lambda fault: fault.name)
+def test_a_cut_answer_is_printed_and_stored_and_gone_on_with(command: Command, fault: Fault) -> None:
+    """The exit code is 3; `-c` does not send the cut turn; `--resume` prints the rest, and the turn is whole."""
+    pieces = ["One ", "two ", "three ", "four."]
+    replies = [Reply(pieces=pieces), "Fine.", "two three four."]
+    with LoopbackServer(replies, faults=[fault], delay=0.05) as server:
+        done = command.at(server)("ask", "Count")
+        assert done[:2] == (3, "One two ")
+        assert re.fullmatch(r"error: the answer was cut: .+\nhint: .*--resume.*\n", done.err)
+        assert command.answers() == [("One two ", "cut")]
+        server.faults = ()
+        assert command("ask", "--resume").out == "Fine."
+        assert messages(server)[-2]["content"] == "One two "
+        assert command.answers() == [("One two Fine.", "complete")]
+
+
+def test_a_rest_that_does_not_come_leaves_what_there_is(command: Command) -> None:
+    """Where `--resume` gets nothing, the exit code is that of no answer, and another try is possible."""
+    with LoopbackServer([Reply(pieces=["One ", "two"]), "two three."], faults=[Fault.no_done(after=1)]) as server:
+        assert command.at(server)("ask", "Count").code == 3
+        for status, code in ((401, 4), (500, 1)):
+            server.faults = [Fault.status(status)]
+            done = command("ask", "--resume")
+            assert done[:2] == (code, "")
+            assert "cut" not in done.err
+            assert command.answers() == [("One ", "cut")]
+        server.faults = []
+        assert command("ask", "--resume") == (0, "two three.", "")
+        assert command("ask", "--resume").code == 2
+
+
+def test_an_answer_of_the_largest_length_is_gone_on_with(command: Command) -> None:
+    """It is a part of the conversation, stays so where its rest does not come whole, and can be resumed again."""
+    replies = [Reply("One two", finish_reason="length"), Reply(pieces=[" three", " more"]), "Fine.", " four.", "Bye."]
+    with LoopbackServer(replies) as server:
+        assert command.at(server)("ask", "Count", "-o", "n=1").code == 0
+        server.faults = [Fault.no_done(after=1)]
+        assert command("ask", "--resume")[:2] == (3, " three")
+        assert "n" not in server.requests[-1].json
+        server.faults = []
+        assert command("ask", "-c", "--no-store", "Hm?").code == 0
+        assert [each["content"] for each in messages(server)] == ["Count", "One two three", "Hm?"]
+        assert command("ask", "--resume") == (0, " four.", "")
+        assert command("ask", "-c", "Bye").code == 0
+        assert [each["content"] for each in messages(server)] == ["Count", "One two three four.", "Bye"]
+
+
+def test_a_time_limit_in_an_answer_cuts_it(command: Command) -> None:
+    """It is told as a cut answer, whose model is known though the service has said nothing of its end."""
+    with LoopbackServer([Reply(pieces=["One ", "two"])], faults=[Fault.timeout(after=1)]) as server:
+        done = command.at(server)("ask", "Count", "--timeout", "1")
+    assert done[:2] == (3, "One ")
+    assert re.fullmatch(r"error: the answer was cut: .+\nhint: .*--resume.*\n", done.err)
+    assert command.rows("SELECT model FROM messages WHERE role = 'assistant'") == [("gpt-4o-mini",)]
+
+
+def test_a_cut_turn_is_not_sent_with_the_next_question(command: Command) -> None:
+    """It stays in the store on a branch of its own."""
+    with LoopbackServer(["One.", Reply(pieces=["Two ", "more"]), "Three."], faults=[]) as server:
+        command.at(server)("ask", "1")
+        server.faults = [Fault.no_done(after=1)]
+        assert command("ask", "-c", "2").code == 3
+        server.faults = []
+        assert command("ask", "-c", "3").code == 0
+        assert [each["content"] for each in messages(server)] == ["1", "One.", "3"]
+    assert command.answers() == [("One.", "complete"), ("Two ", "cut"), ("Three.", "complete")]
+    assert len({conversation for (conversation,) in command.rows("SELECT conversation FROM messages")}) == 1
+
+
+def test_a_traceback_is_shown_only_where_it_is_asked_for(command: Command) -> None:
+    """`--debug` works before the command and after it."""
+    arguments = ["ask", "Hi", "--base-url", "127.0.0.1:9"]
+    assert "Traceback" not in command(*arguments).err
+    for asked in (["--debug", *arguments], [*arguments, "--debug"]):
+        err = command(*asked).err
+        assert "Traceback" in err
+        assert re.search(r"\nerror: .+\nhint: .+\n\Z", err)
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_an_answer_that_the_service_has_ended_is_complete(command: Command, reason: str) -> None:
+    """The exit code is 0, and a pipe is told nothing."""
+    with LoopbackServer([Reply("One", finish_reason=reason)]) as server:
+        assert command.at(server)("ask", "Hi") == (0, "One", "")
+
+
+@posix
+def test_a_closed_pipe_ends_it_silently(command: Command) -> None:
+    """As in `ask | head -c 3`: 141, nothing on standard error, the connection closed soon, and what came is stored."""
+    server = LoopbackServer([Reply(pieces=["abc", *["more "] * 1000])], delay=0.02)
+    with server, command.at(server).start("ask", "Hi") as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.read(3) == b"abc"
+        process.stdout.close()
+        closed = time.monotonic()
+        assert process.stderr.read() == b""
+        assert process.wait(TIMEOUT) == 141
+        assert time.monotonic() - closed < 1
+    ((text, status),) = command.answers()
+    assert text.startswith("abc")
+    assert status == "cut"
+
+
+@posix
+def test_ctrl_c_ends_it_and_keeps_what_came(command: Command) -> None:
+    """130, without a word; the answer is cut in the store."""
+    server = LoopbackServer([Reply(pieces=["abc", "def"])], faults=[Fault.timeout(after=1)])
+    with server, command.at(server).start("ask", "Hi") as process:
+        assert process.stdout
+        assert process.stdout.read(3) == b"abc"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, out, err) == (130, b"", b"")
+    assert command.answers() == [("abc", "cut")]
+
+
+@posix
+def test_what_a_killed_command_had_received_is_kept(command: Command) -> None:
+    """`kill -9` loses a second at most, also where the model is silent by then, and `--resume` goes on."""
+    kept = [("One two words", "streaming")]
+    server = LoopbackServer([Reply(pieces=["One ", "two words", " more"])], faults=[Fault.timeout(after=2)])
+    with server, command.at(server).start("ask", "Hi") as process:
+        assert process.stdout
+        assert process.stdout.read(13) == b"One two words"
+        deadline = time.monotonic() + 1.5
+        while time.monotonic() < deadline and command.answers() != kept:
+            time.sleep(0.05)
+        process.kill()
+    assert command.answers() == kept
+    with LoopbackServer(["two words more"]) as server:
+        assert command.at(server)("ask", "--resume") == (0, " more", "")
+    assert command.answers() == [("One two words more", "complete")]
+
+
+def test_eight_at_once_on_a_new_database_are_all_stored(command: Command) -> None:
+    """None of them finds it locked."""
+    with LoopbackServer() as server:
+        command.at(server)
+        processes = [command.start("ask", f"question {number}") for number in range(8)]
+        for process in processes:
+            with process:
+                _, err = process.communicate(timeout=TIMEOUT)
+                assert (process.returncode, err) == (0, b"")
+    assert len(command.rows("SELECT DISTINCT conversation FROM messages")) == 8
+    assert [status for _, status in command.answers()] == ["complete"] * 8
+
+
+def unusable(command: Command, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a history that can't be written."""
+    command.database.parent.mkdir()
+    if how == "a folder that can't be written":
+        monkeypatch.setenv("CHATANYWHERE_HISTORY", "/proc/no-such-folder/history.sqlite3")
+    elif how == "damaged":
+        command.database.write_bytes(b"no database" * 1000)
+    else:
+        with sqlite3.connect(command.database) as database:
+            database.execute("CREATE TABLE theirs (a)")
+            if how == "newer":
+                database.execute("PRAGMA application_id = 0x43484157")
+                database.execute("PRAGMA user_version = 999")
+        database.close()
+
+
+@posix
+@pytest.mark.parametrize("how", ["a folder that can't be written", "damaged", "newer", "another program's"])
+def test_a_history_that_can_not_be_used_is_one_warning(
+    command: Command, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is printed all the same."""
+    unusable(command, how, monkeypatch)
+    before = command.database.read_bytes() if command.database.exists() else b""
+    with LoopbackServer(["Yes."]) as server:
+        done = command.at(server)("ask", "Hi")
+    assert done[:2] == (0, "Yes.")
+    assert re.fullmatch(r"warning: .+\n", done.err)
+    assert (command.database.read_bytes() if command.database.exists() else b"") == before
+
+
+def test_what_can_be_read_only_is_gone_on_with_all_the_same(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the history can't be written any more, `-c` still knows what was said, and one warning is printed."""
+
+    def refuse(path: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with LoopbackServer() as server:
+        command.at(server)("ask", "I am Ada.")
+        monkeypatch.setattr("chatanywhere._store._make_file", refuse)
+        done = command("ask", "-c", "Do you remember my name?")
+    assert "Ada" in done.out
+    assert re.fullmatch(r"warning: .*Read-only file system.*\n", done.err)
+    assert len(command.answers()) == 1
+
+
+def test_a_history_that_breaks_during_a_chat_does_not_end_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One warning, and the chat remembers what was said before."""
+    lines = b"I am Ada.\nI love engines.\nDo you remember my name?\n"
+
+    def break_it(request: Request) -> str:
+        if len(server.requests) == 2:
+            with sqlite3.connect(command.database) as database:
+                database.execute("DROP TABLE messages")
+            database.close()
+        return f"{len(request.json['messages'])} messages"
+
+    server = LoopbackServer(break_it)
+    with server:
+        done = command.at(server)("chat", stdin=lines)
+    assert (done.code, done.out) == (0, "1 messages\n3 messages\n5 messages\n")
+    assert re.fullmatch(r"warning: .+\n", done.err)
+
+
+def test_what_is_removed_during_its_answer_stays_removed(command: Command) -> None:
+    """The answer comes all the same, with one warning."""
+
+    def remove(request: Request) -> str:
+        with sqlite3.connect(command.database) as database:
+            database.execute("DELETE FROM conversations")
+            database.execute("DELETE FROM messages")
+        database.close()
+        return "Yes."
+
+    with LoopbackServer(remove) as server:
+        done = command.at(server)("ask", "Hi")
+    assert done[:2] == (0, "Yes.")
+    assert re.fullmatch(r"warning: .+\n", done.err)
+    assert command.answers() == []
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_of_the_library_is_one_line(command: Command) -> None:
+    """It is told once, without a line of code."""
+    done = command("ask", "Hi", "--base-url", "http://192.0.2.1:9", "--timeout", "0.1")
+    assert done.code == 1
+    assert re.fullmatch(r"warning: .*unencrypted.*\nerror: .+\nhint: .+\n", done.err)
+
+
+def test_nothing_is_stored_where_that_was_asked_for(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--no-store` writes nothing, yet finds what was stored before; `off` does neither."""
+    with LoopbackServer() as server:
+        command.at(server)("ask", "I am Ada.")
+        assert "Ada" in command("ask", "-c", "--no-store", "Do you remember my name?").out
+        assert len(command.answers()) == 1
+        monkeypatch.setenv("CHATANYWHERE_HISTORY", "off")
+        assert command("ask", "Hi").code == 0
+        assert command("ask", "-c", "Hi").code == 2
+        assert command("history").code == 2
+
+
+@posix
+def test_the_history_is_for_its_owner_only(command: Command) -> None:
+    """The file, what SQLite puts beside it, and its folder can't be read by others; the key is in none of them."""
+    with LoopbackServer() as server:
+        command.at(server)("ask", "Hi")
+    folder = command.database.parent
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for file in folder.iterdir():
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert b"sk-0123456789abcdefghij" not in file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("library", "arguments", "code"),
+    [
+        ("rich", ["--render", "always"], 2),
+        ("rich", [], 0),
+        ("platformdirs", ["--no-store"], 0),
+        ("platformdirs", [], 0),
+    ],
+)
+def test_a_question_needs_no_extra(
+    command: Command, library: str, arguments: list[str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without rich nothing is drawn, without platformdirs nothing is stored, of which the one line names the remedy."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rich" or "cli.markdown" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delenv("CHATANYWHERE_HISTORY")
+    monkeypatch.setenv("XDG_DATA_HOME", str(command.database.parent))
+    with LoopbackServer(["Yes."]) as server:
+        done = command.at(server)("ask", "Hi", *arguments)
+    assert done[:2] == (code, "" if code else "Yes.")
+    if code or library == "platformdirs":
+        assert "pip install 'chatanywhere[cli]'" in done.err
+
+
+# What it costs
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["chat", "--help"]], ids=" ".join)
+def test_help_imports_no_library(arguments: list[str]) -> None:
+    """It waits for nothing that it does not need."""
+    code = (
+        "import sys\nfrom chatanywhere.cli import main\n"
+        f"try: main({arguments})\nexcept SystemExit: pass\n"
+        "print(*{'rich', 'prompt_toolkit', 'requests', 'platformdirs'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=TIMEOUT)
+    assert "usage: chatanywhere" in done.stdout
+    assert done.stderr == "\n"
+
+
+def test_a_question_in_a_pipe_imports_what_it_needs(command: Command) -> None:
+    """Neither what draws nor what edits is loaded where nobody looks."""
+    code = (
+        "import sys\nfrom chatanywhere.cli import main\nmain(['ask', 'Hi'])\n"
+        "print(*{'rich', 'prompt_toolkit', 'anyio', 'asyncio', 'pydantic'} & set(sys.modules), file=sys.stderr)"
+    )
+    with LoopbackServer(["Yes."]) as server:
+        command.at(server)
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": TIMEOUT}
+        done = subprocess.run([sys.executable, "-c", code], text=True, check=True, **pipes)
+    assert (done.stdout, done.stderr) == ("Yes.", "\n")
