@@ -32,7 +32,8 @@ def oldest_allowed() -> list[str]:
     config = configparser.ConfigParser()
     config.read("setup.cfg")
     extras = config["options.extras_require"]
-    lines = [config["options"]["install_requires"], *(extras[name] for name in ("otel", "socks", "structured", "test"))]
+    names = ("cli", "otel", "socks", "structured", "test")
+    lines = [config["options"]["install_requires"], *(extras[name] for name in names)]
     requirements = [Requirement(line) for line in "\n".join(lines).splitlines() if line]
     return [
         f"{requirement.name}=={specifier.version}"

@@ -148,7 +148,10 @@ MAY_IMPORT: dict[str, str | None] = {
     "testing.routes": "testing.account testing.completions testing.embeddings testing.faults testing.options "
     "testing.replies testing.request testing.talker testing.prompts testing.writer",
     "testing.server": "testing.faults testing.recorder testing.replies testing.request testing.routes testing.writer",
+    "_store": "",
     "cli": ANY,
+    **{f"cli.{name}": ANY for name in ("account", "answer", "ask", "chat", "config", "demo", "failures", "history")},
+    **{f"cli.{name}": ANY for name in ("markdown", "options", "paragraph", "printing", "serve", "talk")},
     "otel": ". _errors _observe _types",
     "": ANY,
     "__main__": ANY,
@@ -171,6 +174,10 @@ LIBRARIES: dict[str, set[str]] = {
     "opentelemetry": {"otel"},
     "numpy": {"_embeddings"},  # only where its arrays are asked for
     "socks": {"_http.environment", "_http.socks"},  # the first looks whether it is there
+    "platformdirs": {"_store"},
+    "rich": {"cli.markdown", "cli.paragraph"},
+    "markdown_it": {"cli.markdown", "cli.paragraph"},  # which rich comes with
+    "prompt_toolkit": {"cli.chat"},
 }
 
 FILES = {
