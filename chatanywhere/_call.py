@@ -376,7 +376,7 @@ class Call(Generic[T]):
             else:
                 self.annotate(error)
                 wait = None
-                if self._may_repeat and not (self._endpoint.silent and self._has_waited(error)):
+                if self._may_repeat and self.may_ask_again(error):
                     wait = self._retry.wait_before_next(
                         error, self._attempts - self._earlier, self.scope.left(), at_once=loss is not None
                     )
@@ -430,15 +430,25 @@ class Call(Generic[T]):
         return True
 
     @property
+    def body(self) -> bytes | None:
+        """What is sent at first, as it is written; None for nothing."""
+        return self._contents.get((0, frozenset()))
+
+    @property
     def name(self) -> str:
         """What is asked, or was last: one of several models."""
         return self._names[self._alternative]
 
-    def _has_waited(self, error: ChatAnywhereError) -> bool:
-        """Whether the request was sent and its answer awaited in vain, here or by a gateway, or until TCP gave up."""
+    def may_ask_again(self, error: ChatAnywhereError) -> bool:
+        """Whether another attempt would not pay once more for an answer that was awaited in vain.
+
+        It was where the request was sent, and nothing comes before the end, here or by a gateway, or until TCP gave up.
+        """
+        if not self._endpoint.silent:
+            return True
         if isinstance(error, APIStatusError):
-            return error.status_code in _GATEWAY_TIMEOUTS
-        return self.scope.connected and any(isinstance(each, TimeoutError) for each in (error, error.__cause__))
+            return error.status_code not in _GATEWAY_TIMEOUTS
+        return not (self.scope.connected and any(isinstance(each, TimeoutError) for each in (error, error.__cause__)))
 
     @property
     def _may_repeat(self) -> bool:

@@ -32,6 +32,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ._types import Completion
 
 Phase = Literal["connect", "headers", "read", "total"]
@@ -44,12 +46,16 @@ class ChatAnywhereError(Exception):
         partial: the text that had been received before the failure, `""` if none had.
         request_id: the server's name for the request, if it gave one.
         attempts: how many attempts were made, those that reached no host included; 0 when there was no key to send.
+        left: prompts without a result, where the error has ended a run of `map()`; else None.
+        resume_at: when it is worth while to begin that run again, if that is known.
     """
 
     __module__ = __package__  # where programs import it from, and what a traceback names
     partial: str = ""
     request_id: str | None = None
     attempts: int = 0
+    left: int | None = None
+    resume_at: datetime | None = None
 
     def __init_subclass__(cls) -> None:
         if cls.__module__ == __name__:

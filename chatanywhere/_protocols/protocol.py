@@ -147,6 +147,8 @@ class ChatProtocol(ABC):
         needs_key: whether requests carry a key.
         chat: the endpoint of chats.
         chats_only: whether there is nothing but chats that are streamed.
+        transient: the fields of a body that say nothing of what is asked: how the answer is to travel, and names that
+            are new for each request.
     """
 
     name: str
@@ -156,6 +158,7 @@ class ChatProtocol(ABC):
     needs_key: bool
     chat: Endpoint[Event]
     chats_only: bool = False
+    transient: Sequence[str] = ("stream", "stream_options")
 
     @abstractmethod
     def body(self, messages: Messages, model: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class WebProtocol(ChatProtocol):
     needs_key = False
     chat = Endpoint("POST", "/v1/chat/gpt/", _decoder, _page_headers, operation="chat")
     chats_only = True
+    transient = ("id",)
     _site_ids: Mapping[str, str] = {"gpt-3.5-turbo": "61490748"}  # no other is known
     _id_characters = string.ascii_letters + string.digits + "-_"
 
