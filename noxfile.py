@@ -32,7 +32,7 @@ def oldest_allowed() -> list[str]:
     config = configparser.ConfigParser()
     config.read("setup.cfg")
     extras = config["options.extras_require"]
-    names = ("cli", "otel", "socks", "structured", "test")
+    names = ("batch", "cli", "otel", "socks", "structured", "test")
     lines = [config["options"]["install_requires"], *(extras[name] for name in names)]
     requirements = [Requirement(line) for line in "\n".join(lines).splitlines() if line]
     return [
@@ -92,6 +92,13 @@ def clients(session: nox.Session, libraries: list[str], names: list[str]) -> Non
     # The libraries warn of much; our use of theirs and of Python's is held to the rule of the suite.
     options = ["--no-cov", "--dist", "loadfile", "-o", "filterwarnings=error::DeprecationWarning:chatanywhere"]
     session.run("python", "-m", "pytest", *options, *files, *session.posargs)
+
+
+@nox.session
+def crashes(session: nox.Session) -> None:
+    """Batches that are killed at many moments."""
+    session.install(".[test]")
+    session.run("python", "-m", "pytest", "--no-cov", "tests/batch/many_crashes.py", *session.posargs)
 
 
 @nox.session

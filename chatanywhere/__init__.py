@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
     from ._account import Balance, UsageRecord
     from ._async_client import AsyncClient, AsyncStream
+    from ._batch.async_run import AsyncRun
+    from ._batch.limits import Limits
+    from ._batch.progress import Progress
+    from ._batch.result import Result
+    from ._batch.run import Run
     from ._client import Client
     from ._conversation import AsyncConversation, Conversation
     from ._embeddings import Embeddings
@@ -74,6 +79,7 @@ __all__ = [
     "AsyncClient",
     "AsyncConversation",
     "AsyncGeneratorProvider",
+    "AsyncRun",
     "AsyncStream",
     "AsyncToolStream",
     "AuthenticationError",
@@ -93,11 +99,13 @@ __all__ = [
     "Finished",
     "InsufficientBalanceError",
     "InternalServerError",
+    "Limits",
     "ModelNotAllowedError",
     "NotFoundError",
     "Observer",
     "OutputError",
     "PermissionDeniedError",
+    "Progress",
     "PromptTooLongError",
     "ProtocolError",
     "QuotaExceededError",
@@ -105,7 +113,9 @@ __all__ = [
     "RawResponse",
     "ReasoningDelta",
     "RefusalDelta",
+    "Result",
     "Retry",
+    "Run",
     "Started",
     "Stream",
     "StreamCancelledError",
@@ -134,6 +144,11 @@ _HOMES = {
     "image": "_picture",
     "AsyncClient": "_async_client",
     "AsyncStream": "_async_client",
+    "AsyncRun": "_batch.async_run",
+    "Limits": "_batch.limits",
+    "Progress": "_batch.progress",
+    "Result": "_batch.result",
+    "Run": "_batch.run",
     "Stream": "_stream",
     **dict.fromkeys(("AsyncToolStream", "ToolStream"), "_tools"),
     **dict.fromkeys(("AsyncConversation", "Conversation"), "_conversation"),

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._account import Balance, UsageRecord
+    from ._batch.async_run import AsyncRun
+    from ._batch.limits import Limits
+    from ._batch.progress import Progress
+    from ._batch.run import MapOptions
     from ._conversation import AsyncConversation
     from ._embeddings import Embeddings
     from ._group import CallGroup
@@ -564,6 +568,52 @@ class AsyncClient:
             max_chars=max_chars,
             **options,
         )
+
+    def map(
+        self,
+        prompts: Iterable[str | MessagesLike | Mapping[str, Any]],
+        *,
+        journal: str | os.PathLike[str] | None = None,
+        concurrency: int = 16,
+        limits: Limits | None = None,
+        order: Literal["input", "done"] = "input",
+        ahead: int | None = None,
+        errors: Literal["return", "raise"] = "return",
+        max_errors: int | None = None,
+        on_quota: Literal["stop", "wait"] = "stop",
+        reuse: bool = False,
+        retry_failed: bool = True,
+        progress: bool | Callable[[Progress], object] | None = None,
+        prices: Mapping[str, tuple[float, float]] | None = None,
+        model: Model | None = None,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        response_format: ResponseFormat[Wanted] = None,
+        **options: Any,
+    ) -> AsyncRun[Wanted]:
+        """Ask many prompts, some at a time, and return an async iterator of their `Result`s; see `Client.map`.
+
+        The calls are made by threads, as many as `concurrency` says, whatever `max_threads` is; the event loop has only
+        the results to take.
+        """
+        from ._batch.async_run import AsyncRun
+
+        run: MapOptions = {
+            "journal": journal,
+            "concurrency": concurrency,
+            "limits": limits,
+            "order": order,
+            "ahead": ahead,
+            "errors": errors,
+            "max_errors": max_errors,
+            "on_quota": on_quota,
+            "reuse": reuse,
+            "retry_failed": retry_failed,
+            "progress": progress,
+            "prices": prices,
+        }
+        call = {"model": model, "timeout": timeout, "retry": retry, "response_format": response_format, **options}
+        return AsyncRun(self._service, prompts, run, call)
 
     async def models(
         self,

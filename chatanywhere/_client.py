@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from ._account import Balance, UsageRecord
     from ._async_client import AsyncClient
+    from ._batch.limits import Limits
+    from ._batch.progress import Progress
+    from ._batch.run import MapOptions, Run
     from ._config import Model, Url
     from ._conversation import Conversation
     from ._embeddings import Embeddings
@@ -330,6 +333,90 @@ class Client:
             max_chars=max_chars,
             **options,
         )
+
+    def map(
+        self,
+        prompts: Iterable[str | MessagesLike | Mapping[str, Any]],
+        *,
+        journal: str | os.PathLike[str] | None = None,
+        concurrency: int = 16,
+        limits: Limits | None = None,
+        order: Literal["input", "done"] = "input",
+        ahead: int | None = None,
+        errors: Literal["return", "raise"] = "return",
+        max_errors: int | None = None,
+        on_quota: Literal["stop", "wait"] = "stop",
+        reuse: bool = False,
+        retry_failed: bool = True,
+        progress: bool | Callable[[Progress], object] | None = None,
+        prices: Mapping[str, tuple[float, float]] | None = None,
+        model: Model | None = None,
+        timeout: TimeoutLike = DEFAULT,
+        retry: RetryLike = DEFAULT,
+        response_format: ResponseFormat[Wanted] = None,
+        **options: Any,
+    ) -> Run[Wanted]:
+        """Ask many prompts, some at a time, and return an iterator of their `Result`s, which begins when it is asked.
+
+        A failed prompt is a result, too, that has an `error`. The run itself ends early when the quota or the balance
+        is spent, or the key refused: calls that are running end, all that was paid for is handed out, and then that
+        error is raised, with `left`, the number of prompts without a result, and `resume_at`, a `datetime` or None.
+        It ends so, too, when there has been no answer for 10 minutes.
+
+        429 and 503 are no failures: everybody waits as long as the service says, fewer requests are made at a time, and
+        the prompt is asked again. It fails at the 20th time in a row, while others are answered.
+
+        Args:
+            prompts: any iterable, also one without end, of strings, lists of messages, or dicts of keywords of
+                `complete`: `messages`, or `prompt`, which is another name of it, `model`, `temperature` …; and `id`,
+                which is for you only. They are read by a thread of the run, and no more than are needed. What they
+                raise is raised when all that was paid for has been handed out.
+            journal: a file that keeps what has been sent and answered. A run that is begun again with it, after
+                whatever end, asks what has no answer yet. A prompt is known by the service, the model, the messages and
+                the options; not by the key, the limits or its place. It is made for the eyes of its owner only.
+            concurrency: requests that are made at a time, by a thread each.
+            limits: what may be spent in a second, a minute, a day; see `Limits`.
+            order: `"input"` hands out results in the order of the prompts, `"done"` as they come.
+            ahead: how many prompts may be read and not handed out, in whatever order; None is 4 x `concurrency`.
+            errors: `"raise"` ends the run at the first prompt that fails, with its error.
+            max_errors: ends it so at that many.
+            on_quota: `"wait"` sleeps until the next day when a quota of the day is spent, and then tries once an hour
+                until there is one.
+            reuse: prompts that ask the same share one answer. Else each is asked.
+            retry_failed: whether those are asked again that have failed in an earlier run with the same journal.
+            progress: True draws a bar, which needs the extra `batch`; a function is called with a `Progress` at each
+                step, by whoever iterates. What it raises ends the run.
+            prices: by model, what a million tokens cost that are sent, and received: `{"gpt-4o-mini": (0.15, 0.6)}`.
+            model: as in `complete`, for each prompt.
+            timeout: the same; the time of a prompt begins when its request does.
+            retry: the same; a prompt that is to be tried again waits, with its place among those that are asked.
+            response_format: as in `complete`. `completion.parsed` of what the journal has, too, is an instance.
+            options: the others of `complete`.
+
+        Raises:
+            ValueError, TypeError: an argument can't be used, or the journal is another file. Nothing has been sent.
+            RuntimeError: another run holds the journal; the message says which process.
+            OSError: the journal can't be opened; later, from the iterator, it can't be written.
+            ImportError: `progress=True` needs tqdm, a type as `response_format` pydantic.
+        """
+        from ._batch.run import Run
+
+        run: MapOptions = {
+            "journal": journal,
+            "concurrency": concurrency,
+            "limits": limits,
+            "order": order,
+            "ahead": ahead,
+            "errors": errors,
+            "max_errors": max_errors,
+            "on_quota": on_quota,
+            "reuse": reuse,
+            "retry_failed": retry_failed,
+            "progress": progress,
+            "prices": prices,
+        }
+        call = {"model": model, "timeout": timeout, "retry": retry, "response_format": response_format, **options}
+        return Run(self._service, prompts, run, call)
 
     def models(
         self,

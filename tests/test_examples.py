@@ -374,6 +374,58 @@ def test_why_functions_did_not_help_is_told(program: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+# label_csv.py
+
+CUSTOMERS = "id,text\n1,I love it\n2,Where is it?\n3,I love it\n"
+
+
+@example("label_csv.py")
+def test_a_csv_file_is_labelled(program: Path, tmp_path: Path) -> None:
+    """Each row gets a label, equal rows are asked once, and a second run asks nothing."""
+    file = tmp_path / "reviews.csv"
+    file.write_text(CUSTOMERS, encoding="utf-8")
+
+    def label(request: Request) -> str:
+        return json.dumps({"value": "praise" if "love" in request.text else "question"})
+
+    with LoopbackServer(label) as server:
+        for _ in range(2):
+            done = run(program, str(file), "text", server=server)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout == "id,text,label\n1,I love it,praise\n2,Where is it?,question\n3,I love it,praise\n"
+        assert len(server.requests) == 2
+
+
+@example("label_csv.py")
+def test_a_csv_file_is_labelled_in_several_days(program: Path, tmp_path: Path) -> None:
+    """When the quota is spent, what was paid is printed, and what is left is told; the next run has the rest."""
+    file = tmp_path / "reviews.csv"
+    file.write_text(CUSTOMERS, encoding="utf-8")
+    answer = '{"value": "other"}'
+    spent = Fault.status(429, "limited to 200 requests per day")
+    with LoopbackServer([answer, spent, answer, answer]) as server:
+        done = run(program, str(file), "text", server=server)
+        assert done.returncode == 1
+        assert done.stdout.count(",other\n") in (1, 2)
+        assert re.search(r"\d rows are left; go on after \d{4}-", done.stderr)
+        done = run(program, str(file), "text", server=server)
+        assert (done.returncode, done.stdout.count(",other\n")) == (0, 3)
+
+
+@example("label_csv.py")
+def test_a_csv_file_is_not_labelled_with_a_wrong_key(program: Path, tmp_path: Path) -> None:
+    """The program says so, and a row that has no label says why."""
+    file = tmp_path / "reviews.csv"
+    file.write_text(CUSTOMERS, encoding="utf-8")
+    with LoopbackServer(faults=[Fault.status(401, "wrong api key")]) as server:
+        done = run(program, str(file), "text", server=server)
+    assert (done.returncode, "wrong api key" in done.stderr) == (2, True)
+    with LoopbackServer(["no label"] * 3) as server:
+        done = run(program, str(file), "text", server=server)
+    assert done.returncode == 1
+    assert "row 2: the answer does not fit" in done.stderr
+
+
 # structured.py
 
 

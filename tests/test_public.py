@@ -16,10 +16,12 @@ import chatanywhere
 from chatanywhere import (
     AsyncClient,
     AsyncConversation,
+    AsyncRun,
     AsyncStream,
     AsyncToolStream,
     Client,
     Conversation,
+    Run,
     Stream,
     ToolStream,
 )
@@ -96,10 +98,11 @@ MAY_IMPORT: dict[str, str | None] = {
     "_request": "_policy _http.form _protocols.decoder _protocols.head _protocols.json_body _protocols.json_text "
     "_protocols.protocol _config _call _service",
     # The one before the last in as_async().
-    "_client": "_types _policy _config _service _stream _account _conversation _embeddings _request _tools "
-    "_async_client typing",
+    "_client": "_types _policy _config _service _stream _account _conversation _embeddings _request _tools _batch.limits "
+    "_batch.progress _batch.run _async_client typing",
     "_async_client": "_errors _types _policy _config _call _service _group _stream _account _conversation _embeddings "
-    "_request _tools _http.exchange _http.receiver _http.scope typing",
+    "_request _tools _batch.async_run _batch.limits _batch.progress _batch.run _http.exchange _http.receiver _http.scope "
+    "typing",
     "_tools": "_errors _types _policy _schema _stream _client _async_client _protocols.protocol",
     "_attachment": "_picture",
     "_seam": "",
@@ -108,6 +111,23 @@ MAY_IMPORT: dict[str, str | None] = {
     "_turn": "_errors _types _config _schema _stream _async_client _tools _history _seam _protocols.json_body",
     "_conversation": "_errors _types _policy _config _stream _client _async_client _attachment _history _markdown "
     "_transcript _turn",
+    "_batch": "",
+    "_batch.limits": "",
+    "_batch.gate": "",
+    "_batch.result": "_types",
+    "_batch.progress": "_types _batch.result",
+    "_batch.trouble": "_errors",
+    "_batch.record": "_errors _types",
+    "_batch.lock": "",
+    "_batch.journal": "_batch.lock",
+    "_batch.asker": "_errors _types _policy _config _call _service _stream _http.scope _protocols.service",
+    "_batch.engine": "_errors _types _http.scope _batch.asker _batch.gate _batch.limits _batch.progress _batch.result "
+    "_batch.trouble",
+    "_batch.runner": "_errors _types _policy _batch.asker _batch.engine _batch.journal _batch.progress _batch.record "
+    "_batch.result",
+    "_batch.run": "_types _policy _service _batch.asker _batch.runner _batch.engine _batch.journal _batch.limits "
+    "_batch.progress _batch.result",
+    "_batch.async_run": "_types _http.receiver _batch.runner _batch.result _batch.run",
     "typing": "_types",
     "openai": "_errors _policy openai.client openai.errors openai.events openai.model openai.parsing openai.request "
     "openai.resources openai.stream openai.types",
@@ -160,7 +180,7 @@ MAY_IMPORT: dict[str, str | None] = {
 
 LIBRARIES: dict[str, set[str]] = {
     "tenacity": {"_policy"},
-    "anyio": {"_async_client", "_tools", "_http.receiver"},
+    "anyio": {"_async_client", "_tools", "_batch.async_run", "_http.receiver"},
     "trio": {"_http.receiver"},  # only where it is running already
     "pydantic": {"_schema"},
     "pydantic_core": {"_schema"},
@@ -172,6 +192,7 @@ LIBRARIES: dict[str, set[str]] = {
     "requests": {"_http.environment", "_http.transport"},
     "urllib3": {"_http.connections", "_http.form", "_http.transport"},
     "opentelemetry": {"otel"},
+    "tqdm": {"_batch.progress"},  # only where a bar is asked for
     "numpy": {"_embeddings"},  # only where its arrays are asked for
     "socks": {"_http.environment", "_http.socks"},  # the first looks whether it is there
     "platformdirs": {"_store"},
@@ -231,6 +252,7 @@ def test_importing_the_client_imports_no_more_than_it_needs() -> None:
     unwanted = ["anyio", "tenacity", "argparse", "asyncio", "concurrent.futures", "chatanywhere.testing"]
     unwanted += ["IPython", "opentelemetry", "pydantic"]
     unwanted += [f"chatanywhere.{name}" for name in ("_conversation", "_observe", "_schema", "_tools", "_watched")]
+    unwanted += ["sqlite3", "chatanywhere._batch"]
     code = f"import sys; from chatanywhere import Client; print(*set({unwanted}) & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
@@ -286,12 +308,14 @@ def test_no_two_classes_share_a_name() -> None:
 ONLY_BLOCKING: dict[str, dict[str, str]] = {
     "Client": {"as_async": "it is async already"},
     "Conversation": {},
+    "Run": {},
     "Stream": {},
     "ToolStream": {},
 }
 ONLY_ASYNC = {
     "AsyncClient": {"aclose": "it is close there; here it has both names"},
     "AsyncConversation": {},
+    "AsyncRun": {"aclose": "it is close there; here it has both names"},
     "AsyncStream": {"aclose": "it is close there; here it has both names"},
     "AsyncToolStream": {"aclose": "it is close there; here it has both names"},
 }
@@ -304,6 +328,7 @@ def public(kind: type) -> set[str]:
 FACES = [
     (Client, AsyncClient),
     (Conversation, AsyncConversation),
+    (Run, AsyncRun),
     (Stream, AsyncStream),
     (ToolStream, AsyncToolStream),
 ]

@@ -13,6 +13,7 @@ from chatanywhere import (
     AsyncClient,
     AsyncConversation,
     AsyncGeneratorProvider,
+    AsyncRun,
     AsyncStream,
     AsyncToolStream,
     Balance,
@@ -26,12 +27,16 @@ from chatanywhere import (
     Embeddings,
     Extra,
     Finished,
+    Limits,
     Observer,
     OutputError,
+    Progress,
     RawResponse,
     ReasoningDelta,
     RefusalDelta,
+    Result,
     Retry,
+    Run,
     Started,
     Stream,
     TextDelta,
@@ -323,6 +328,32 @@ def mistakes_in_openais_words(client: OpenAI, messages: list[dict[str, str]]) ->
     client.chat.completions.create(model="m", messages=messages, temprature=1)  # type: ignore[call-overload]
     client.responses.create(input="Hello")  # type: ignore[attr-defined]
     print(client.chat.completions.create(model="m", messages=messages).choices[0].text)  # type: ignore[attr-defined]
+
+
+def many(client: Client, prompts: list[str]) -> list[str]:
+    run: Run = client.map(prompts, limits=Limits(requests_per_second=5), journal=Path("run.sqlite"), temperature=0.5)
+    result: Result
+    with run as same:
+        for result in same:
+            error: Exception | None = result.error
+            print(result.index, error)
+    progress: Progress = run.progress
+    cost: float | None = progress.cost
+    print(cost)
+    for typed in client.map([{"prompt": "Where to?", "id": 5}], response_format=Turn, order="done"):
+        if typed.completion is not None:
+            parsed: Turn = typed.completion.parsed
+            print(parsed)
+    client.map(prompts, order="any")  # type: ignore[arg-type]
+    client.map(prompts, concurrency="many")  # type: ignore[arg-type]
+    return [each.text for each in client.map([[{"role": "user", "content": "Hello"}]])]
+
+
+async def many_async(client: AsyncClient) -> list[Turn]:
+    run: AsyncRun = client.map(["Hello"])
+    run.cancel()
+    async with client.map(["Hello"], response_format=Turn) as trips:
+        return [each.completion.parsed async for each in trips if each.completion is not None]
 
 
 def mistakes(client: Client, asynchronous_client: AsyncClient) -> None:

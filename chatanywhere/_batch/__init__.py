@@ -1,0 +1,1 @@
+"""`map()`: many prompts, some at a time, under limits, with a journal that survives what ends the program."""

@@ -1,0 +1,236 @@
+"""The journal of a run: what has been sent and what came of it, in a file that survives the end of the program.
+
+SQLite, with one thread that writes. What is written at the same time is committed together, and what depends on it
+happens behind the commit.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sqlite3
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from typing import Any, NamedTuple
+
+from .lock import FileLock
+
+VERSION = 1
+_ID = 0x43414A4C  # "CAJL", by which SQLite's header says whose file it is
+_MAGIC = b"SQLite format 3\0"
+
+_TABLES = f"""
+BEGIN;
+CREATE TABLE calls (
+    key BLOB NOT NULL, number INTEGER NOT NULL,  -- the n-th of the prompts that ask the same
+    state TEXT NOT NULL,  -- sent, done, failed; open: the service refused to do it
+    times_sent INTEGER NOT NULL, attempts INTEGER, seconds REAL, model TEXT NOT NULL,
+    completion TEXT, error TEXT, sent_at REAL NOT NULL, ended_at REAL,
+    PRIMARY KEY (key, number)
+);
+CREATE TABLE spent (
+    model TEXT NOT NULL, minute INTEGER NOT NULL,  -- since 1970
+    requests INTEGER NOT NULL, tokens INTEGER NOT NULL,
+    PRIMARY KEY (model, minute)
+) WITHOUT ROWID;
+PRAGMA application_id = {_ID};
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+_SENT = """INSERT INTO calls (key, number, state, times_sent, model, sent_at) VALUES (?, ?, 'sent', 1, ?, ?)
+ON CONFLICT (key, number) DO UPDATE SET state = 'sent', times_sent = times_sent + 1, model = excluded.model,
+sent_at = excluded.sent_at, attempts = NULL, seconds = NULL, completion = NULL, error = NULL, ended_at = NULL"""
+_ENDED = """UPDATE calls SET state = ?, attempts = ?, seconds = ?, completion = ?, error = ?, ended_at = ?
+WHERE key = ? AND number = ?"""
+_OPEN = "UPDATE calls SET state = 'open' WHERE key = ? AND number = ?"
+_SPENT = """INSERT INTO spent VALUES (?, ?, ?, ?) ON CONFLICT (model, minute) DO UPDATE SET
+requests = requests + excluded.requests, tokens = tokens + excluded.tokens"""
+_FIND = "SELECT state, attempts, seconds, completion, error FROM calls WHERE key = ? AND number = ?"
+
+_NETWORK = ("9p", "afs", "beegfs", "ceph", "cifs", "glusterfs", "lustre", "nfs", "smb", "fuse.sshfs", "fuse.gcsfuse")
+"""How the names of file systems begin whose files are on another machine; WAL needs memory that is shared."""
+
+
+class Row(NamedTuple):
+    """What the journal has of a prompt."""
+
+    state: str
+    attempts: int
+    seconds: float
+    completion: str | None
+    error: str | None
+
+
+Then = Callable[[], object]
+
+
+class Journal:
+    """An open journal.
+
+    Args:
+        path: its file, which is made if there is none, for the eyes of its owner only.
+        today: seconds since 1970.
+
+    Attributes:
+        on_failure: called, by the thread that writes, when nothing more can be written.
+        in_doubt: calls that were on their way when an earlier run was ended.
+
+    Raises:
+        ValueError: the file is something else, or of another version. It is left as it is.
+        RuntimeError: another run holds it.
+        OSError: it can't be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], today: Callable[[], float]) -> None:
+        self._path = os.path.abspath(os.fspath(path))
+        self._today = today
+        self.on_failure: Callable[[OSError], object] = lambda _: None
+        _check(self._path)
+        on_network = is_on_network(self._path)
+        if on_network:
+            warnings.warn(
+                f"the journal {self._path} is on a network file system, where SQLite is slower and less safe: "
+                "keep it on a disk of this machine",
+                stacklevel=4,
+            )
+        with ExitStack() as held:
+            held.callback(FileLock(self._path).release)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            try:
+                self._reading = held.enter_context(closing(_open(self._path, wal=not on_network)))
+                self._writing = held.enter_context(closing(_open(self._path, wal=not on_network)))
+                sent = self._reading.execute("SELECT count(*) FROM calls WHERE state = 'sent'").fetchall()
+            except sqlite3.Error as exc:
+                raise _failure(self._path, exc) from exc
+            self.in_doubt: int = sent[0][0]
+            self._held = held.pop_all()
+        self._queue: queue.SimpleQueue[tuple[list[tuple[str, tuple[Any, ...]]], Then | None] | None]
+        self._queue = queue.SimpleQueue()
+        self._turn = threading.Lock()
+        self._thread = threading.Thread(target=self._write, name="chatanywhere journal", daemon=True)
+        self._thread.start()
+
+    # What it knows ------------------------------------------------------------------------------------------
+
+    def find(self, key: bytes, number: int) -> Row | None:
+        """Return what there is of a prompt."""
+        with self._turn:
+            try:
+                # To its end, for a query that is not at its end holds a lock in DELETE mode.
+                found = self._reading.execute(_FIND, (key, number)).fetchall()
+            except sqlite3.Error as exc:
+                raise _failure(self._path, exc) from exc
+        return Row(*found[0]) if found else None
+
+    def spent_since(self, moment: float) -> tuple[int, int]:
+        """Return the requests and the tokens that have been spent since then, which is in seconds since 1970."""
+        asked = "SELECT coalesce(sum(requests), 0), coalesce(sum(tokens), 0) FROM spent WHERE minute >= ?"
+        requests, tokens = self._reading.execute(asked, (int(moment // 60),)).fetchone()
+        return requests, tokens
+
+    # What it is told ----------------------------------------------------------------------------------------
+
+    def send(self, key: bytes, number: int, model: str, then: Then) -> None:
+        """A call is about to be made; `then` is done when that has been committed."""
+        now = self._today()
+        self._put(then, (_SENT, (key, number, model, now)), (_SPENT, (model, int(now // 60), 1, 0)))
+
+    def refuse(self, key: bytes, number: int, model: str) -> None:
+        """The service refused to make it, so it is not spent."""
+        spent = _SPENT, (model, int(self._today() // 60), -1, 0)
+        self._put(None, (_OPEN, (key, number)), spent)
+
+    def end(self, key: bytes, number: int, model: str, row: Row, tokens: int, then: Then) -> None:
+        """It has ended, and cost so many tokens; `then` is done when that has been committed."""
+        now = self._today()
+        ended = row.state, row.attempts, row.seconds, row.completion, row.error, now, key, number
+        self._put(then, (_ENDED, ended), (_SPENT, (model, int(now // 60), 0, tokens)))
+
+    def _put(self, then: Then | None, *statements: tuple[str, tuple[Any, ...]]) -> None:
+        self._queue.put((list(statements), then))
+
+    def _write(self) -> None:
+        going_on = True
+        while going_on:
+            batch = [self._queue.get()]
+            while len(batch) < 1000 and not self._queue.empty():
+                batch.append(self._queue.get())
+            going_on = None not in batch
+            entries = [entry for entry in batch if entry is not None]
+            try:
+                self._writing.execute("BEGIN IMMEDIATE")
+                for statements, _ in entries:
+                    for statement, values in statements:
+                        self._writing.execute(statement, values)
+                self._writing.execute("COMMIT")
+            except sqlite3.Error as exc:
+                self.on_failure(_failure(self._path, exc))
+                return
+            for _, then in entries:
+                if then is not None:
+                    then()
+
+    def close(self) -> None:
+        """Commit what has been told, and let go of the file. May be called again."""
+        self._queue.put(None)
+        self._thread.join()
+        with self._turn:  # no connection may be closed that another thread uses
+            self._held.close()
+
+
+def _open(path: str, *, wal: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+    try:
+        if not connection.execute("PRAGMA user_version").fetchone()[0]:
+            connection.executescript(_TABLES)
+        connection.execute(f"PRAGMA journal_mode={'WAL' if wal else 'DELETE'}")
+        connection.execute("PRAGMA synchronous=FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(path: str) -> None:
+    """See to it that a file is a journal, if there is one, without touching it."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(100)
+    except FileNotFoundError:
+        return
+    if not head:  # as mkstemp makes it
+        return
+    if head[:16] != _MAGIC or int.from_bytes(head[68:72], "big") != _ID:
+        raise ValueError(f"{path} is no journal, and is left as it is: take another path as journal=")
+    version = int.from_bytes(head[60:64], "big")
+    if version != VERSION:
+        raise ValueError(
+            f"the journal {path} is of version {version}, and this package reads version {VERSION}: "
+            "take another path as journal=, or the version of the package that has written it"
+        )
+
+
+def _failure(path: str, error: sqlite3.Error) -> OSError:
+    return OSError(f"the journal {path} can't be used: {error}")
+
+
+def is_on_network(path: str) -> bool:
+    """Whether a file is on another machine, as far as the system tells."""
+    path = os.path.realpath(path)
+    if sys.platform == "win32":
+        return path.startswith("\\\\")
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+            mounts = [line.split(" ")[1:3] for line in file]
+    except OSError:
+        return False
+    found = ""
+    kind = ""
+    for folder, name in mounts:
+        folder = folder.encode("utf-8", "surrogateescape").decode("unicode_escape")
+        if len(folder) >= len(found) and (path == folder or path.startswith(folder.rstrip("/") + "/")):
+            found, kind = folder, name
+    return kind.startswith(_NETWORK)

@@ -1,0 +1,77 @@
+"""A lock that says who holds it: a file beside the one that is locked. The system lets go of it when a process ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from contextlib import suppress
+
+_held: set[str] = set()  # by this process: on network file systems, a process does not lock itself out
+
+
+class FileLock:
+    """Held from its creation until `release`.
+
+    Args:
+        path: what is locked; the lock is this file with `.lock` behind it.
+
+    Raises:
+        RuntimeError: somebody holds it; the message says who.
+        OSError: the file can't be made.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.realpath(path) + ".lock"
+        self._process = os.getpid()
+        if self._path in _held:
+            raise RuntimeError(_taken(path, f"this process ({os.getpid()} on {socket.gethostname()})"))
+        while True:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            try:
+                _lock(self._file)
+            except OSError:
+                holder = os.read(self._file, 300).decode(errors="replace").strip()
+                os.close(self._file)
+                raise RuntimeError(_taken(path, f"process {holder}" if holder else "another process")) from None
+            if _is_at(self._file, self._path):
+                break
+            os.close(self._file)  # who held it has just removed it
+        _held.add(self._path)
+        os.ftruncate(self._file, 0)
+        os.write(self._file, f"{os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def release(self) -> None:
+        """Let go of it. May be called again."""
+        if self._path not in _held or self._process != os.getpid():  # a forked child holds nothing
+            return
+        with suppress(OSError):  # Windows keeps a file that is open
+            os.unlink(self._path)
+        os.close(self._file)
+        _held.discard(self._path)
+
+
+def _taken(path: str, holder: str) -> str:
+    return f"the journal {path} is held by {holder}: let that run end, or take another journal="
+
+
+def _is_at(file: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int) -> None:
+        os.lseek(file, 1 << 20, os.SEEK_SET)  # what is locked can't be read by others
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        os.lseek(file, 0, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    def _lock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

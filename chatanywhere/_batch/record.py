@@ -1,0 +1,97 @@
+"""Answers and errors as JSON, as the journal keeps them, and back. No I/O."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .. import _errors
+from .._errors import APIStatusError, APITimeoutError, ChatAnywhereError, OutputError
+from .._types import Choice, Completion, ToolCall, Usage
+
+_SAID = ("code", "message", "status_code", "hint", "retry_after", "phase", "reason")
+_ALWAYS = ("partial", "request_id", "attempts")
+"""What errors have besides their words; bodies and headers are left out."""
+
+
+def dumped(completion: Completion) -> str:
+    """Write an answer."""
+    told = completion.to_dict()
+    if len(completion.choices) == 1:
+        choice = told["choices"][0]
+        told["choices"] = [{"logprobs": choice["logprobs"]}] if choice["logprobs"] else []
+    told = {name: value for name, value in told.items() if value not in (None, "", [], ())}
+    if completion.raw:
+        told["raw"] = completion.raw
+    return json.dumps(told, separators=(",", ":"))
+
+
+def loaded(text: str) -> Completion:
+    """Read what `dumped` has written.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        told = json.loads(text)
+        raw = told.pop("raw", None)
+        if raw is not None:
+            told["_chunks"] = (json.dumps(raw),)
+        told["tool_calls"] = _calls(told)
+        if told.get("usage") is not None:
+            told["usage"] = Usage(**told["usage"])
+        told.setdefault("text", "")
+        choices = told.pop("choices", [])
+        if len(choices) > 1:
+            told["choices"] = tuple(Choice(**{**each, "tool_calls": _calls(each)}) for each in choices)
+        elif choices:  # the completion says all else
+            said = {name: told[name] for name in ("text", "reasoning", "refusal", "finish_reason") if name in told}
+            told["choices"] = (Choice(0, **said, tool_calls=told["tool_calls"], **choices[0]),)
+        return Completion(**told)
+    except (AttributeError, KeyError, TypeError) as exc:
+        raise ValueError(f"the journal has no answer there: {text:.80}") from exc
+
+
+def _calls(told: dict[str, Any]) -> tuple[ToolCall, ...]:
+    return tuple(ToolCall(**call) for call in told.get("tool_calls", ()))
+
+
+def dumped_error(error: Exception) -> str:
+    """Write an error."""
+    told: dict[str, Any] = {"type": type(error).__name__, "words": str(error)}
+    if isinstance(error, ChatAnywhereError):
+        told["words"] = str(error.args[0]) if error.args else ""
+        told |= {name: getattr(error, name) for name in _ALWAYS}
+        told |= {name: getattr(error, name) for name in _SAID if hasattr(error, name)}
+    if isinstance(error, OutputError):
+        told["completion"] = dumped(error.completion)
+        del told["partial"]
+    return json.dumps(told, separators=(",", ":"))
+
+
+def loaded_error(text: str) -> ChatAnywhereError:
+    """Read what `dumped_error` has written. An error that was none of this package's is a `ChatAnywhereError`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        told = json.loads(text)
+        name, words = told.pop("type"), told.pop("words")
+        kind = getattr(_errors, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, ChatAnywhereError)):
+            return ChatAnywhereError(f"{name}: {words}")
+        if issubclass(kind, OutputError):
+            error: ChatAnywhereError = kind(words, told.pop("reason"), loaded(told.pop("completion")))
+        elif issubclass(kind, APITimeoutError):
+            error = kind(words, told.pop("phase"))
+        elif issubclass(kind, APIStatusError):
+            error = kind(words, status_code=told.pop("status_code"))
+        else:
+            error = kind(words)
+        for attribute in (*_SAID, *_ALWAYS):
+            if attribute in told:
+                setattr(error, attribute, told[attribute])
+        return error
+    except (AttributeError, KeyError, TypeError) as exc:
+        raise ValueError(f"the journal has no error there: {text:.80}") from exc

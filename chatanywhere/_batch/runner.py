@@ -1,0 +1,314 @@
+"""The threads of a run. One reads the prompts, one decides, the others ask; what decides shares nothing with them.
+
+They talk through queues only: no lock is held while Ctrl-C may come, and a signal handler may cancel a run.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from .._errors import ChatAnywhereError, StreamCancelledError
+from .._policy import logger
+from .._types import Completion
+from .asker import Asker, Task
+from .engine import Engine
+from .journal import Journal, Row
+from .progress import Tally, tokens_of
+from .record import dumped, dumped_error, loaded, loaded_error
+from .result import Result
+
+LEAVE = 0.8
+"""Seconds that a run which is given up waits for its calls to end."""
+
+
+class End:
+    """The last item that a run hands out.
+
+    Attributes:
+        error: what the run has failed with.
+    """
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class Outbox:
+    """What a run has ready, for the one who iterates it: results, and the `End` behind them.
+
+    Attributes:
+        wake: called when something has come, by any thread, for a reader that waits without one.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Result | End] = queue.SimpleQueue()
+        self.wake: Callable[[], None] | None = None
+
+    def put(self, item: Result | End) -> None:
+        """Hand out an item."""
+        self._queue.put(item)
+        wake = self.wake
+        if wake is not None:
+            with suppress(RuntimeError):  # the event loop has ended meanwhile
+                wake()
+
+    def get(self) -> Result | End:
+        """Block until there is an item, and return it."""
+        return self._queue.get()
+
+    def get_nowait(self) -> Result | End | None:
+        """Return an item, None if there is none."""
+        with suppress(queue.Empty):
+            return self._queue.get_nowait()
+        return None
+
+
+class Runner:
+    """Does what the engine decides.
+
+    Args:
+        engine: decides.
+        tally: what is counted.
+        asker: asks.
+        prompts: are read by a thread of their own, so that results are handed out while the next prompt is awaited.
+        journal: what is kept; None for nothing.
+        ahead: how many prompts may be read and not handed out.
+        keyed: whether it matters which prompts ask the same.
+        counted: equal prompts are asked one by one.
+        retry_failed: whether what failed in an earlier run is asked again.
+
+    Attributes:
+        outbox: what is handed out; who takes a result out of it for good says so by `handed_out`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tally: Tally,
+        asker: Asker,
+        prompts: Iterable[Any],
+        journal: Journal | None,
+        *,
+        ahead: int,
+        keyed: bool,
+        counted: bool,
+        retry_failed: bool,
+    ) -> None:
+        self._engine = engine
+        self._tally = tally
+        self._asker = asker
+        self._prompts = prompts
+        self._journal = journal
+        self._keyed = keyed
+        self._counted = counted
+        self._retry_failed = retry_failed
+        self._numbers: dict[bytes, int] = {}
+        self._mailbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._starts: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._window: queue.SimpleQueue[bool] = queue.SimpleQueue()  # a token for each prompt that may be read
+        for _ in range(ahead):
+            self._window.put(True)
+        self._asking: set[Task] = set()
+        self._threads = 0
+        self._broken = False
+        self._given_up = False
+        self._over = threading.Event()
+        self._started = False
+        self.outbox = Outbox()
+        if journal is not None:
+            journal.on_failure = self._failed
+
+    # Whoever iterates ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin. May be called again."""
+        if not self._started:
+            self._started = True
+            self._context = contextvars.copy_context()
+            self._spawn(self._dispatch, "run")
+            self._spawn(self._read, "prompts")
+
+    def _spawn(self, function: Callable[[], object], name: str) -> None:
+        """Do something in a thread, in the context of who has begun the run: tracing wants to know that."""
+        context = self._context.copy()
+        threading.Thread(target=context.run, args=(function,), name=f"chatanywhere {name}", daemon=True).start()
+
+    def handed_out(self) -> None:
+        """A result has been given to the caller."""
+        self._window.put(True)
+
+    def cancel(self) -> None:
+        """Start no more calls, and end those that are running, from any thread or a signal handler."""
+        self._mailbox.put(self._cancel)
+
+    def close(self) -> None:
+        """Do the same, and wait a moment until all has ended and the journal is committed. May be called again."""
+        if not self._started:
+            self._started = True
+            self._end()
+        self.cancel()
+        self._over.wait(LEAVE)
+
+    # The thread that decides --------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        engine, mailbox = self._engine, self._mailbox
+        try:
+            while not (engine.over or self._broken):
+                with suppress(queue.Empty):
+                    mailbox.get(timeout=engine.wait())()
+                self._drain()
+                for task in engine.due():
+                    self._send(task)
+        except BaseException as error:  # a thread can't be started, or there is no memory
+            engine.stop(error)
+            self._cancel()
+        self._end()
+
+    def _end(self) -> None:
+        """Nothing is running any more."""
+        self._given_up = True
+        self._window.put(False)
+        for _ in range(self._threads):
+            self._starts.put(None)
+        self._drain()
+        if self._journal is not None:
+            self._journal.close()  # what it commits is handed out
+            self._drain()  # it may have failed
+        error = self._engine.failure
+        if isinstance(error, ChatAnywhereError):
+            error.left = self._tally.left
+        self._over.set()
+        self.outbox.put(End(error))
+
+    def _drain(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._mailbox.get_nowait()()
+
+    def _send(self, task: Task) -> None:
+        self._asking.add(task)
+        if len(self._asking) > self._threads:
+            self._threads += 1
+            self._spawn(self._work, "call")
+        if self._journal is None or task.key is None:
+            self._starts.put(task)
+        else:
+            self._journal.send(task.key, task.number, task.model, partial(self._starts.put, task))
+
+    def _settle(self, task: Task, outcome: Completion | BaseException) -> None:
+        """An attempt has ended."""
+        engine = self._engine
+        self._asking.discard(task)
+        result = engine.settle(task, outcome)
+        if result is not None:
+            results = [result, *engine.followers(task, result)]
+            then = partial(self._hand_out, results)
+            if self._journal is None or task.key is None:
+                then()
+            else:
+                row = _row(result)
+                tokens = tokens_of(result.completion or getattr(result.error, "completion", None))
+                self._journal.end(task.key, task.number, task.model, row, tokens, then)
+        elif self._journal is not None and task.key is not None and task.refused:
+            self._journal.refuse(task.key, task.number, task.model)
+
+    def _hand_out(self, results: Iterable[Result]) -> None:
+        for result in results:
+            if self._engine.hands_out(result):
+                self.outbox.put(result)
+
+    def _cancel(self) -> None:
+        self._given_up = True
+        self._window.put(False)
+        self._engine.stop(StreamCancelledError("the run was cancelled"))
+        for task in self._asking:
+            task.cancel()
+
+    def _failed(self, error: OSError) -> None:
+        """The journal can't be written, so nothing that is done from now on would be kept."""
+        self._mailbox.put(partial(self._break_off, error))
+
+    def _break_off(self, error: OSError) -> None:
+        self._broken = True
+        self._engine.stop(error)
+        self._cancel()
+
+    def _add(self, task: Task) -> None:
+        shared = self._engine.add(task)
+        if shared is not None:
+            self._hand_out([shared])
+
+    def _add_recorded(self, result: Result) -> None:
+        self._engine.add_recorded(result)
+        self._hand_out([result])
+
+    # The threads that ask -----------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (task := self._starts.get()) is not None:
+            try:
+                outcome: Completion | BaseException = self._asker.attempt(task)
+            except BaseException as error:
+                outcome = error
+            self._mailbox.put(partial(self._settle, task, outcome))
+            del task, outcome
+
+    # The thread that reads ----------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        failure: BaseException | None = None
+        try:
+            prompts: Iterator[Any] = iter(self._prompts)
+            index = 0
+            while self._window.get() and not self._given_up and self._engine.error is None:
+                try:
+                    prompt = next(prompts)
+                except StopIteration:
+                    self._tally.end(index)
+                    break
+                task = self._asker.task(index, prompt, keyed=self._keyed)
+                recorded = self._recorded(task) if task.key is not None else None
+                if recorded is None:
+                    self._mailbox.put(partial(self._add, task))
+                else:
+                    self._mailbox.put(partial(self._add_recorded, recorded))
+                index += 1
+        except BaseException as error:
+            failure = error
+        self._mailbox.put(partial(self._engine.end_reading, failure))
+
+    def _recorded(self, task: Task) -> Result | None:
+        """Return what an earlier run has got for a prompt."""
+        assert task.key is not None
+        if self._counted:
+            task.number = self._numbers.get(task.key, 0)
+            self._numbers[task.key] = task.number + 1
+        row = None if self._journal is None else self._journal.find(task.key, task.number)
+        if row is None or row.state not in ("done", "failed"):
+            self._tally.in_doubt += row is not None and row.state == "sent"
+            return None
+        if row.state == "failed":
+            if self._retry_failed or row.error is None:
+                return None
+            error = loaded_error(row.error)
+            return Result(task.index, task.id, task.prompt, None, error, row.attempts, row.seconds, True)
+        completion = loaded(row.completion or "")
+        try:
+            completion = self._asker.parsed(completion, task)
+        except Exception as error:  # it does not fit the type any more, or a validator of the caller's breaks on it
+            logger.info("prompts[%d] is asked again: %s", task.index, error)
+            return None
+        return Result(task.index, task.id, task.prompt, completion, None, row.attempts, row.seconds, True)
+
+
+def _row(result: Result) -> Row:
+    if result.error is not None:
+        return Row("failed", result.attempts, result.seconds, None, dumped_error(result.error))
+    assert result.completion is not None
+    return Row("done", result.attempts, result.seconds, dumped(result.completion), None)

@@ -1,0 +1,77 @@
+"""What failures say of a run: the service has no time, or nothing, or has been silent for too long. No I/O."""
+
+from __future__ import annotations
+
+import re
+
+from .._errors import (
+    APIStatusError,
+    AuthenticationError,
+    ChatAnywhereError,
+    InsufficientBalanceError,
+    InternalServerError,
+    QuotaExceededError,
+    RateLimitError,
+)
+
+LONGEST_TROUBLE = 600.0
+"""Seconds without any answer after which a run stops."""
+
+_DAILY = re.compile(r"每日|每天|per day|daily|requests_per_day|tokens_per_day", re.IGNORECASE)
+_NO_ANSWER = re.compile("模型无返回结果|no response", re.IGNORECASE)
+
+
+def as_refusal(error: BaseException) -> APIStatusError | None:
+    """Return an error with which the service says that it has no time for a request; None for any other."""
+    if isinstance(error, RateLimitError):
+        return None if isinstance(error, QuotaExceededError) else error
+    if isinstance(error, InternalServerError) and error.status_code == 503:
+        return None if _NO_ANSWER.search(error.message) else error
+    return None
+
+
+def as_stop(error: BaseException) -> ChatAnywhereError | None:
+    """Return an error after which it is no use to ask anything else; None for any other."""
+    kinds = (QuotaExceededError, AuthenticationError, InsufficientBalanceError)
+    return error if isinstance(error, kinds) else None
+
+
+def is_daily(error: ChatAnywhereError) -> bool:
+    """Whether a quota is spent that there is again on the next day."""
+    return isinstance(error, QuotaExceededError) and bool(_DAILY.search(f"{error.message} {error.code}"))
+
+
+def own_limit(name: str) -> QuotaExceededError:
+    """Return the error for a limit of the caller's own that is spent for today."""
+    return QuotaExceededError(
+        f"{name} is spent: a limit of this run's own",
+        status_code=429,
+        hint="Run it again with the same journal= on the next day, or pass on_quota='wait'.",
+    )
+
+
+class Trouble:
+    """A time without any answer.
+
+    Attributes:
+        since: when it began; None if there is none.
+        error: the last one of it.
+    """
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.error: ChatAnywhereError | None = None
+
+    def note(self, error: BaseException, now: float) -> None:
+        """A request has failed."""
+        if isinstance(error, ChatAnywhereError):
+            self.error = error
+            self.since = now if self.since is None else self.since
+
+    def end(self) -> None:
+        """There was an answer, or there are no questions."""
+        self.since = None
+
+    def lasts_too_long(self, now: float) -> ChatAnywhereError | None:
+        """Return the error with which a run stops, None if it may go on."""
+        return self.error if self.since is not None and now - self.since >= LONGEST_TROUBLE else None

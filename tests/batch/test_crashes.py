@@ -1,0 +1,102 @@
+"""What is left of a run whose program is killed or interrupted; `many_crashes.py` has more of it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from batch.crashes import Crash, echo
+
+import chatanywhere
+from chatanywhere.testing import Fault, LoopbackServer
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
+
+
+def test_what_a_killed_program_had_paid_is_not_lost(tmp_path: Path) -> None:
+    """Killed at random moments, and run to its end: each answer is kept once, and few are asked twice."""
+    chance = random.Random(7)
+    with LoopbackServer(echo, faults=[Fault.latency(0.05, at="head")]) as server:
+        crash = Crash(tmp_path, server, count=120, concurrency=8)
+        for _ in range(2):
+            process = crash.start()
+            time.sleep(chance.uniform(0.05, 0.5))
+            process.kill()
+            crash.end(process)
+        assert crash.end(crash.start())
+        crash.check_all()
+
+
+@pytest.mark.parametrize("place", ["commit:20", "hand-out:20"])
+def test_a_kill_between_answer_commit_and_hand_out_loses_nothing(place: str, tmp_path: Path) -> None:
+    """An answer that is not committed is asked for again; one that is committed is handed out by the next run."""
+    with LoopbackServer(echo) as server:
+        crash = Crash(tmp_path, server, count=40, concurrency=4)
+        assert not crash.end(crash.start(place))
+        assert crash.end(crash.start())
+        crash.check_all()
+
+
+INTERRUPTED = """
+import sys, time, asyncio
+from chatanywhere import AsyncClient, Client
+
+how, url, journal = sys.argv[1:]
+prompts = [str(number) for number in range(100)]
+options = {"journal": journal, "concurrency": 8}
+
+async def main():
+    async for result in AsyncClient("any", base_url=url).map(prompts, **options):
+        print(result.index, flush=True)
+
+try:
+    if how == "sync":
+        for result in Client("any", base_url=url).map(prompts, **options):
+            print(result.index, flush=True)
+    elif how == "body":
+        for result in Client("any", base_url=url).map(prompts, **options):
+            print(result.index, flush=True)
+            time.sleep(60)
+    else:
+        asyncio.run(main())
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["sync", "body", "async"])
+def test_ctrl_c_ends_a_run_within_a_second(how: str, tmp_path: Path) -> None:
+    """Nothing more is sent, running calls are cancelled, and each that was begun has its row."""
+    journal = tmp_path / "run.sqlite"
+    environment = {**os.environ, "PYTHONPATH": str(Path(chatanywhere.__file__).parents[1])}
+    with LoopbackServer(lambda request: "x" if request.text == "0" else Fault.latency(30.0, after=200)) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED, how, server.url, str(journal)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+        deadline = time.monotonic() + 20
+        while len(server.requests) < 9 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+        assert time.monotonic() - began < 1.5  # with the end of Python itself
+        assert output == "interrupted\n"
+        assert process.returncode == 0
+        assert len(server.requests) == 9
+    connection = sqlite3.connect(journal)
+    states = sorted(state for (state,) in connection.execute("SELECT state FROM calls"))
+    connection.close()
+    assert states == ["done"] + ["sent"] * 8
+    assert os.listdir(tmp_path) == ["run.sqlite"]
