@@ -7,6 +7,7 @@ The first part of a request's path says how it is answered; both protocols' path
     /stamped-50-250/v1/chat/completions  the same, and the text of each is the time at which it was sent
     /bulk-64/v1/chat/gpt/                64 MiB of text in chunks of 16 KiB
     /call-1/v1/chat/completions          a short answer, 12 words and the usage, 1 second after the question
+    /limited-100-0.2/v1/…                the same, 100 times in any second; what is beyond that is refused at once (429)
     /embed-1536/v1/embeddings            a vector of 1,536 numbers for each text, as the request's encoding_format says
     /usage/                              JSON: what the server has used so far
 
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import time
 from array import array
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +105,11 @@ PIECE = {"text": b"token ", "events": _event({"content": "token "})}
 LAST = {"text": b"", "events": _chunk(_event({}, "stop") + b"data: [DONE]\n\n")}
 TYPE = {"text": b"text/plain; charset=utf-8", "events": b"text/event-stream"}
 CALL = _call()
+_SLOW_DOWN = b'{"error":{"message":"too many requests","type":"rate_limit_error","code":null}}'
+REFUSAL = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(_SLOW_DOWN),
+    _SLOW_DOWN,
+)
 
 
 @functools.cache
@@ -118,6 +125,8 @@ def _embeddings(dimensions: int, count: int, encoding: str) -> bytes:
 
 
 connections = 0  # accepted so far
+refusals = 0
+allowed: deque[float] = deque()  # when the requests of the last second were
 
 
 async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str, content: bytes) -> None:
@@ -134,11 +143,23 @@ async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str, 
         if numbers[0] != "0":
             await asyncio.sleep(float(numbers[0]))
         writer.write(CALL)
+    elif name == "limited":
+        global refusals
+        now = time.monotonic()
+        while allowed and allowed[0] <= now - 1:
+            allowed.popleft()
+        if len(allowed) >= int(numbers[0]):
+            refusals += 1
+            writer.write(REFUSAL)
+        else:
+            allowed.append(now)
+            await asyncio.sleep(float(numbers[1]))
+            writer.write(CALL)
     elif name == "embed":
         asked = json.loads(content)
         writer.write(_embeddings(int(numbers[0]), len(asked["input"]), asked.get("encoding_format", "float")))
     elif name == "usage":
-        used = {"cpu": time.process_time(), "connections": connections}
+        used = {"cpu": time.process_time(), "connections": connections, "refusals": refusals}
         writer.write(HEAD % b"application/json" + _chunk(json.dumps(used).encode()) + END)
     elif name == "bulk":
         writer.write(HEAD % TYPE[kind])
