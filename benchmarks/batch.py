@@ -62,9 +62,8 @@ def ask(how: str, url: str, prompts: list[str], concurrency: int) -> int:
 
         messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
         answers = litellm.batch_completion(
-            model="openai/gpt-4o-mini", messages=messages, max_workers=concurrency, api_key="any", api_base=url,
-            mock_timeout=None,
-        )  # fmt: skip
+            model="openai/gpt-4o-mini", messages=messages, max_workers=concurrency, api_key="any", api_base=url
+        )
         return sum(not isinstance(answer, Exception) for answer in answers)
     from chatanywhere import Client
 
@@ -108,6 +107,7 @@ def sample(how: str, url: str, count: int, concurrency: int) -> None:
 def measured(how: str, path: str, count: int, concurrency: int, rounds: int = 1) -> dict[str, float]:
     """Return the medians of several samples, with the refusals of the server."""
     taken: list[dict[str, float]] = []
+    path += "-whole" if how == "litellm" else ""  # which does not stream
     for number in range(rounds):
         print(f"{how} {path} {count} by {concurrency}, round {number + 1}", file=sys.stderr)
         with serving() as server:

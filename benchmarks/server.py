@@ -7,7 +7,8 @@ The first part of a request's path says how it is answered; both protocols' path
     /stamped-50-250/v1/chat/completions  the same, and the text of each is the time at which it was sent
     /bulk-64/v1/chat/gpt/                64 MiB of text in chunks of 16 KiB
     /call-1/v1/chat/completions          a short answer, 12 words and the usage, 1 second after the question
-    /limited-100-0.2/v1/…                the same, 100 times in any second; what is beyond that is refused at once (429)
+    /call-1-whole/v1/chat/completions    the same as one object
+    /limited-100-0.2/v1/…                the same after 0.2 seconds, to 100 questions in any second; others get a 429
     /embed-1536/v1/embeddings            a vector of 1,536 numbers for each text, as the request's encoding_format says
     /usage/                              JSON: what the server has used so far
 
@@ -101,10 +102,25 @@ def _call() -> bytes:
     return HEAD % TYPE["events"] + b"".join(map(_chunk, events)) + END
 
 
+def _whole() -> bytes:
+    """The same as one object, for clients that do not stream."""
+    message = {"role": "assistant", "content": WORDS}
+    content = json.dumps({
+        "id": "chatcmpl-benchmark",
+        "object": "chat.completion",
+        "created": 1700000000,
+        "model": "gpt-4o-mini",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 8, "completion_tokens": 12, "total_tokens": 20},
+    }).encode()  # fmt: skip
+    return HEAD % b"application/json" + _chunk(content) + END
+
+
 PIECE = {"text": b"token ", "events": _event({"content": "token "})}
 LAST = {"text": b"", "events": _chunk(_event({}, "stop") + b"data: [DONE]\n\n")}
 TYPE = {"text": b"text/plain; charset=utf-8", "events": b"text/event-stream"}
 CALL = _call()
+WHOLE = _whole()
 _SLOW_DOWN = b'{"error":{"message":"too many requests","type":"rate_limit_error","code":null}}'
 REFUSAL = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
     len(_SLOW_DOWN),
@@ -142,7 +158,7 @@ async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str, 
     elif name == "call":
         if numbers[0] != "0":
             await asyncio.sleep(float(numbers[0]))
-        writer.write(CALL)
+        writer.write(WHOLE if numbers[-1] == "whole" else CALL)
     elif name == "limited":
         global refusals
         now = time.monotonic()
@@ -154,7 +170,7 @@ async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str, 
         else:
             allowed.append(now)
             await asyncio.sleep(float(numbers[1]))
-            writer.write(CALL)
+            writer.write(WHOLE if numbers[-1] == "whole" else CALL)
     elif name == "embed":
         asked = json.loads(content)
         writer.write(_embeddings(int(numbers[0]), len(asked["input"]), asked.get("encoding_format", "float")))

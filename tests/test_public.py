@@ -98,11 +98,11 @@ MAY_IMPORT: dict[str, str | None] = {
     "_request": "_policy _http.form _protocols.decoder _protocols.head _protocols.json_body _protocols.json_text "
     "_protocols.protocol _config _call _service",
     # The one before the last in as_async().
-    "_client": "_types _policy _config _service _stream _account _conversation _embeddings _request _tools _batch.limits "
-    "_batch.progress _batch.run _async_client typing",
+    "_client": "_types _policy _config _service _stream _account _conversation _embeddings _request _tools "
+    "_batch.limits _batch.progress _batch.run _async_client typing",
     "_async_client": "_errors _types _policy _config _call _service _group _stream _account _conversation _embeddings "
-    "_request _tools _batch.async_run _batch.limits _batch.progress _batch.run _http.exchange _http.receiver _http.scope "
-    "typing",
+    "_request _tools _batch.async_run _batch.limits _batch.progress _batch.run _http.exchange _http.receiver "
+    "_http.scope typing",
     "_tools": "_errors _types _policy _schema _stream _client _async_client _protocols.protocol",
     "_attachment": "_picture",
     "_seam": "",
