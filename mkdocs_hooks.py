@@ -28,6 +28,7 @@ MOVED = {
     "CHANGELOG.md": "changelog.md",
     "benchmarks/RESULTS.md": "benchmarks/results.md",
     "benchmarks/ASYNC.md": "benchmarks/async.md",
+    "benchmarks/BATCH.md": "benchmarks/batch.md",
     "benchmarks/results.png": "benchmarks/results.png",
 }
 """Where files of the repository are on the site; those in `docs/` are at its root."""
@@ -35,6 +36,7 @@ MOVED = {
 REFERENCE: dict[str, tuple[str, list[str]]] = {
     "clients": ("Clients", ["Client", "AsyncClient"]),
     "conversations": ("Conversations", ["Conversation", "AsyncConversation"]),
+    "batches": ("Many prompts", ["Limits", "Result", "Run", "AsyncRun", "Progress"]),
     "streams": ("Streams", ["Stream", "AsyncStream", "ToolStream", "AsyncToolStream"]),
     "answers": (
         "Answers",
