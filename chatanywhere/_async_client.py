@@ -164,6 +164,9 @@ class Driver(Generic[T]):
                     await self.perform(event)
                 else:
                     values.append(event)
+        except ChatAnywhereError as error:
+            self._call.failed(error)
+            raise
         finally:
             self._call.cancel()
         return values[-1]

@@ -263,6 +263,9 @@ class Call(Generic[T]):
                     self.perform(event)
                 else:
                     values.append(event)
+        except ChatAnywhereError as error:
+            self.failed(error)
+            raise
         finally:
             self.cancel()
         return values[-1]
@@ -289,6 +292,9 @@ class Call(Generic[T]):
                 if event is None:
                     break
                 yield event
+
+    def failed(self, error: ChatAnywhereError) -> None:
+        """The reader's word that the caller gets this error, in which all is that had arrived."""
 
     def _begin_reading(self, response: HTTPResponse, data: bytes) -> None:
         """The head of an answer has come, and perhaps the beginning of its body."""
@@ -345,8 +351,12 @@ class Call(Generic[T]):
 
     # Ending -------------------------------------------------------------------------------------------------
 
-    def cancel(self) -> None:
-        """Stop at once, from any thread or task or a signal handler. Does nothing when the call is over."""
+    def cancel(self, text: str = "") -> None:
+        """Stop at once, from any thread or task or a signal handler. Does nothing when the call is over.
+
+        Args:
+            text: what the reader has of the answer, for whoever is told.
+        """
         if self.state not in _OVER:
             self.scope.cancel()
             self._release()

@@ -79,6 +79,7 @@ class BaseStream(Generic[Parsed]):
                 self._accumulator.add(arrived)
             error.partial = self.text
             self._error = copy.copy(error)
+            call.failed(error)
             self._call_back()
             raise
         except BaseException:
@@ -219,7 +220,7 @@ class BaseStream(Generic[Parsed]):
 
         Does nothing when the stream has ended already.
         """
-        self._call.cancel()
+        self._call.cancel(self.text)
 
     def _close(self) -> None:
         self._closed = self._closed or self.status == "open"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -24,7 +24,6 @@ from ._types import Extra, Finished, ReasoningDelta, RefusalDelta, Started, Text
 
 T = TypeVar("T")
 
-_UNDECIDED = (State.READY, State.WAITING)  # else the reader tells how it has ended
 _SPOKEN = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
 
 _ids = itertools.count(1)
@@ -89,6 +88,7 @@ class WatchedCall(Call[T]):
         self._process = os.getpid()
         self._began: float | None = None  # when it was first asked for an event
         self._is_over = False
+        self._cancelled: StreamCancelledError | None = None  # by somebody other than the reader, who may see it first
         self._told_failures = 0  # the number of the last attempt that they were told has failed
         self._facts = self._new_facts(self._content())
 
@@ -100,11 +100,7 @@ class WatchedCall(Call[T]):
             self._began = monotonic()
             if not in_hook():
                 self._tell("call_started")
-        try:
-            event = super().next()
-        except ChatAnywhereError as error:
-            self._end(error)
-            raise
+        event = super().next()
         if not isinstance(event, Step):
             self._note(event)
         elif event is Step.END:
@@ -120,6 +116,16 @@ class WatchedCall(Call[T]):
         elif not facts.has_spoken:
             facts.has_spoken = True
             self._tell("first_text")
+
+    def arrived(self) -> Iterator[T]:
+        """See `Call.arrived`."""
+        for event in super().arrived():
+            self._note(event)
+            yield event
+
+    def failed(self, error: ChatAnywhereError) -> None:
+        """See `Call.failed`."""
+        self._end(error)
 
     def _request(self, host: str) -> HTTPRequest:
         request = super()._request(host)
@@ -148,19 +154,25 @@ class WatchedCall(Call[T]):
         """See `Call.stop_waiting`."""
         super().stop_waiting(error)
         if error is not None and not isinstance(error, ChatAnywhereError):
-            self._end(error)
+            self._end(_from_outside(error))
 
-    def cancel(self) -> None:
+    def cancel(self, text: str = "") -> None:
         """See `Call.cancel`."""
         super().cancel()
-        interrupt = _interrupt()
-        if not self._is_over and (interrupt or self.state in _UNDECIDED):
-            self._end(interrupt or self.annotate(StreamCancelledError("the call was cancelled")))
+        state, interrupt = self.state, _interrupt()
+        if interrupt is not None:
+            self._end(interrupt)
+        elif state in (State.READY, State.WAITING) and not self._is_over:
+            error = self._cancelled = StreamCancelledError("the call was cancelled")
+            error.partial = text
+            self.annotate(error)
+            if state is State.READY:  # else a reader is there, and tells of the error that it gets
+                self._end(error)
 
     def close(self) -> None:
         """See `Call.close`."""
         super().cancel()
-        self._end(_interrupt())
+        self._end(_interrupt() or self._cancelled)
 
     # Telling ------------------------------------------------------------------------------------------------
 
@@ -228,4 +240,9 @@ def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _interrupt() -> BaseException | None:
     """What interrupts the call from outside, such as Ctrl-C or the cancelling of its task, if anything does."""
     error = sys.exc_info()[1]
-    return None if isinstance(error, (Exception, GeneratorExit)) else error
+    return None if isinstance(error, Exception) else _from_outside(error)
+
+
+def _from_outside(error: BaseException | None) -> BaseException | None:
+    """What ends a coroutine that is forgotten interrupts nobody."""
+    return None if isinstance(error, GeneratorExit) else error
