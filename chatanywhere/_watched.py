@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -33,14 +34,14 @@ class _Facts:
     """What one attempt is, and has come to, for the views of it.
 
     Attributes:
-        fields: of the body of its request.
         asked: what views show of the request.
+        request: its JSON, for observers that capture content.
         accumulator: puts the answer together, for observers that capture content.
     """
 
-    def __init__(self, fields: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-        self.fields = fields
+    def __init__(self, asked: Mapping[str, Any]) -> None:
         self.asked = asked
+        self.request: Mapping[str, Any] | None = None
         self.response_bytes = 0
         self.has_spoken = False
         self.id: str | None = None
@@ -59,11 +60,14 @@ class _Facts:
         elif isinstance(event, Finished):
             self.finish_reasons[event.index] = event.reason
         elif not isinstance(event, Extra):  # the value of another endpoint, such as that of embeddings
-            if isinstance(event, tuple) and isinstance(event[0], dict):  # JSON as it is
-                model, usage = event[0].get("model"), event[0].get("usage")
+            answer = event[0] if isinstance(event, tuple) else event
+            if isinstance(answer, bytes) and self.asked["model"]:  # else it may be a file of any size
+                answer = _object(answer)
+            if isinstance(answer, dict):  # JSON as it is
+                model, usage = answer.get("model"), answer.get("usage")
                 usage = read_usage(usage) if isinstance(usage, dict) else None
             else:
-                model, usage = getattr(event, "model", None), getattr(event, "usage", None)
+                model, usage = getattr(answer, "model", None), getattr(answer, "usage", None)
             self.response_model = model if isinstance(model, str) else None
             self.usage = usage if isinstance(usage, Usage) else None
 
@@ -188,7 +192,7 @@ class WatchedCall(Call[T]):
         facts, completion = self._facts, None
         if facts.accumulator is not None and hook == "call_ended":
             completion = facts.accumulator.completion(self.request_id, self.chunks, model=facts.asked["model"])
-        self._notifier.tell(hook, self._view(facts, **more), facts.fields or None, completion)
+        self._notifier.tell(hook, self._view(facts, **more), facts.request, completion)
 
     def _new_facts(self, content: bytes | None) -> _Facts:
         endpoint, hide, left_out = self._endpoint, self._all_secrets().hide, self._left_out()
@@ -204,7 +208,9 @@ class WatchedCall(Call[T]):
             "parameters": _parameters(fields),
             "request_bytes": len(content or b""),
         }
-        facts = _Facts(fields, asked)
+        facts = _Facts(asked)
+        if self._notifier.captures and self._body and content is not None:
+            facts.request = json.loads(content)  # for what the body holds need not be JSON
         if self._captures:
             facts.accumulator = Accumulator(keep_text=self.keeps_text)
         return facts
@@ -235,6 +241,14 @@ def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(wanted, Mapping) and wanted.get("type") in ("json_object", "json_schema", "text"):
         found["response_format"] = wanted["type"]
     return found
+
+
+def _object(answer: bytes) -> object:
+    """Read JSON; None where it is something else."""
+    try:
+        return json.loads(answer)
+    except (RecursionError, ValueError):
+        return None
 
 
 def _interrupt() -> BaseException | None:

@@ -9,7 +9,7 @@ They follow the semantic conventions for generative AI as of version 1.41.1, the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -223,36 +223,45 @@ def _words(error: BaseException, capture_content: bool) -> str | None:
 def _input(request: Mapping[str, Any]) -> dict[str, Any]:
     """What the conventions call input messages and tool definitions, as JSON: not all SDKs have nested attributes."""
     attributes: dict[str, Any] = {}
-    messages = request.get("messages") or request.get("list")  # in the protocols
-    if isinstance(messages, Iterable) and not isinstance(messages, str):
-        attributes["gen_ai.input.messages"] = _json([_message(each) for each in messages])
-    if tools := request.get("tools"):
-        attributes["gen_ai.tool.definitions"] = _json([_tool(each) for each in tools])
-    if stop := request.get("stop"):
-        attributes["gen_ai.request.stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
+    if messages := _items(request.get("messages") or request.get("list")):  # in the protocols
+        attributes["gen_ai.input.messages"] = _json([_message(_fields(each)) for each in messages])
+    if tools := _items(request.get("tools")):
+        attributes["gen_ai.tool.definitions"] = _json([_tool(_fields(each)) for each in tools])
+    if stop := _items(request.get("stop")):
+        attributes["gen_ai.request.stop_sequences"] = [str(each) for each in stop]
     return attributes
 
 
+def _items(value: Any) -> list[Any]:
+    """What a service may refuse is told, too, whatever shape it has."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _fields(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {"content": value}
+
+
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    role, content = message["role"], message.get("content")
+    role, content = str(message.get("role", "")), message.get("content")
     parts: list[dict[str, Any]] = []
     if thoughts := message.get("reasoning_content") or message.get("reasoning"):
         parts.append({"type": "reasoning", "content": thoughts})
     if role == "tool":
         parts.append({"type": "tool_call_response", "id": message.get("tool_call_id"), "response": content})
-    elif isinstance(content, str):
-        parts.append({"type": "text", "content": content})
     else:
-        parts += map(_part, content or ())
+        parts += map(_part, _items(content))
     if refusal := message.get("refusal"):
         parts.append({"type": "refusal", "content": refusal})
-    parts += map(_tool_call, message.get("tool_calls") or ())
+    parts += map(_tool_call, _items(message.get("tool_calls")))
     return _known({"role": role, "parts": parts, "name": message.get("name")})
 
 
-def _part(part: Mapping[str, Any]) -> dict[str, Any]:
-    kind = part.get("type")
-    value = part.get(str(kind))
+def _part(part: Any) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "content": part}
+    part = _fields(part)
+    kind = str(part.get("type", "unknown"))
+    value = part.get(kind)
     if kind == "text":
         return {"type": "text", "content": value}
     if kind == "image_url" and isinstance(value, Mapping):
@@ -264,11 +273,12 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "input_audio" and isinstance(value, Mapping):
         media_type = f"audio/{value.get('format')}"
         return {"type": "blob", "modality": "audio", "mime_type": media_type, "content": value.get("data")}
-    return dict(part)
+    return {**part, "type": kind}
 
 
-def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    called = call.get(call.get("type") or "function") or {}
+def _tool_call(call: Any) -> dict[str, Any]:
+    call = _fields(call)
+    called = _fields(call.get(str(call.get("type") or "function")))
     return _called(call.get("id"), called.get("name"), called.get("arguments", called.get("input")))
 
 
@@ -281,8 +291,8 @@ def _called(id: str | None, name: str | None, arguments: Any) -> dict[str, Any]:
 
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
-    kind = tool.get("type") or "function"
-    return _known({"type": kind, "name": (tool.get(kind) or {}).get("name")})
+    kind = str(tool.get("type") or "function")
+    return {"type": kind, "name": str(_fields(tool.get(kind)).get("name") or kind)}
 
 
 def _output(view: CallView) -> list[dict[str, Any]]:
