@@ -193,7 +193,7 @@ class Call(Generic[T]):
         if self.state in _OVER:
             return Step.END
         if self.scope.cancelled:
-            self._fail(self.annotate(StreamCancelledError("the call was cancelled")))
+            self._fail(self.annotate(self._cancellation()))
         if self._error is not None:
             return self._try_again(self._error)
         if self.exchange is None:
@@ -292,6 +292,10 @@ class Call(Generic[T]):
                 if event is None:
                     break
                 yield event
+
+    def _cancellation(self) -> StreamCancelledError:
+        """Return what a reader of a cancelled call gets."""
+        return StreamCancelledError("the call was cancelled")
 
     def failed(self, error: ChatAnywhereError) -> None:
         """The reader's word that the caller gets this error, in which all is that had arrived."""

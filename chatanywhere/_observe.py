@@ -46,11 +46,11 @@ class CallView:
         usage: the tokens of the call, if the service has told.
         error: for `attempt_failed` how it failed; for `call_ended` what the caller got instead of the rest of the
             answer: a `ChatAnywhereError`, or what interrupted the call from outside, such as `KeyboardInterrupt`.
-            None for an answer that came to its end, and for one that the caller has closed or forgotten before. Its
-            `partial` is not there yet.
+            None for an answer that came to its end, and for one that the caller has closed or forgotten before. At the
+            end, the `partial` of a `ChatAnywhereError` is the text that had come.
         wait: for `attempt_failed`, the seconds until the next attempt; None if there is to be none.
         completed: for `call_ended`, whether the answer came to its end.
-        request: the JSON of the request, for an observer with `capture_content = True`; else None, as for
+        request: the JSON that is sent, for an observer with `capture_content = True`; else None, as for
             `Client.request`.
         completion: for `call_ended` of a chat, and the same observers, the answer as far as it came; else None.
     """
@@ -168,7 +168,8 @@ class Notifier:
         self._observers = observers
         self._captures = [getattr(each, "capture_content", False) is True for each in observers]
         self._queue: deque[tuple[int, str, CallView]] = deque()
-        self._turn = threading.RLock()  # of the thread that tells; never waited for
+        # Of the thread that tells; never waited for. Reentrant, for Ctrl-C may come before it is known to be held.
+        self._turn = threading.RLock()
         self._over: set[int] = set()  # observers that have been told of the end
         self.begun = False
         self.captures = any(self._captures)
@@ -204,7 +205,7 @@ class Notifier:
             return
         running = _Running()
         try:
-            copy_context().run(self._empty, running)
+            copy_context().run(self._empty, running)  # so nothing has to be set back, whatever is interrupted
         finally:
             running.end()
 

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -92,7 +92,7 @@ class WatchedCall(Call[T]):
         self._process = os.getpid()
         self._began: float | None = None  # when it was first asked for an event
         self._is_over = False
-        self._cancelled: StreamCancelledError | None = None  # by somebody other than the reader, who may see it first
+        self._cancelled: StreamCancelledError | None = None  # what a reader will get, if one comes
         self._told_failures = 0  # the number of the last attempt that they were told has failed
         self._facts = self._new_facts(self._content())
 
@@ -120,12 +120,6 @@ class WatchedCall(Call[T]):
         elif not facts.has_spoken:
             facts.has_spoken = True
             self._tell("first_text")
-
-    def arrived(self) -> Iterator[T]:
-        """See `Call.arrived`."""
-        for event in super().arrived():
-            self._note(event)
-            yield event
 
     def failed(self, error: ChatAnywhereError) -> None:
         """See `Call.failed`."""
@@ -167,11 +161,15 @@ class WatchedCall(Call[T]):
         if interrupt is not None:
             self._end(interrupt)
         elif state in (State.READY, State.WAITING) and not self._is_over:
-            error = self._cancelled = StreamCancelledError("the call was cancelled")
+            error = self._cancelled = super()._cancellation()
             error.partial = text
             self.annotate(error)
-            if state is State.READY:  # else a reader is there, and tells of the error that it gets
+            if state is State.READY:  # else a reader is there, and says that it has failed
                 self._end(error)
+
+    def _cancellation(self) -> StreamCancelledError:
+        error, self._cancelled = self._cancelled, None  # its traceback is to hold this call
+        return error or super()._cancellation()
 
     def close(self) -> None:
         """See `Call.close`."""

@@ -2,8 +2,9 @@
 
     Client(observers=[Tracing()])
 
-They follow the semantic conventions for generative AI as of version 1.41.1, the last release that has them
-(https://github.com/open-telemetry/semantic-conventions/tree/v1.41.1/docs/gen-ai).
+They follow the semantic conventions for generative AI as of version 1.41.1
+(https://github.com/open-telemetry/semantic-conventions/tree/v1.41.1/docs/gen-ai), whose names backends know. The
+conventions have moved since, and what they say is in motion (https://github.com/open-telemetry/semantic-conventions-genai).
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def _parameters(view: CallView) -> dict[str, Any]:
     given = view.parameters
     attributes: dict[str, Any] = {}
     for name, (attribute, kind) in _PARAMETERS.items():
-        if name in given:
+        if name in given and abs(given[name]) < 1 << 63:  # exporters can't write more
             attributes[attribute] = kind(given[name])
     if given.get("n", 1) != 1:
         attributes["gen_ai.request.choice.count"] = given["n"]

@@ -422,6 +422,40 @@ def test_content_of_the_web_protocol_is_told(raw_server: RawServer, telemetry: T
     assert answered == {"role": "assistant", "parts": [{"type": "text", "content": "one"}], "finish_reason": "stop"}
 
 
+STRANGE: list[dict[str, Any]] = [
+    {"messages": ["Hello"]},
+    {"messages": "Hello"},
+    {"messages": [None]},
+    {"messages": [{"role": 1, "content": ["Hello", 1, None, {}]}]},
+    {"messages": [{"role": "user", "content": {"text": "Hello"}}]},
+    {"messages": [{"role": "user", "content": [{"type": ["text"]}, {"type": "image_url", "image_url": 1}]}]},
+    {"messages": [{"role": "assistant", "tool_calls": ["call", {"function": 1}, {"type": 1}]}]},
+    {"messages": [{"role": "assistant", "tool_calls": {"id": "c1"}}]},
+    {"tools": ["tool", {"type": "web_search"}, {"type": "function", "function": True}, {"type": {}}]},
+    {"tools": {"type": "function"}},
+    {"stop": [1, None]},
+    {"stop": {}},
+    {"seed": 1 << 70},
+]
+
+
+@pytest.mark.parametrize("fields", STRANGE, ids=str)
+def test_requests_of_any_shape_are_told(
+    face: Face, telemetry: Telemetry, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service may refuse them; the span has what a backend can read all the same."""
+    with traced(telemetry, capture_content=True) as (_, client):
+        face.ask(client, "Hello", extra_body=fields)
+    assert not caplog.records
+    for message in json.loads(telemetry.attributes["gen_ai.input.messages"]):
+        assert isinstance(message["role"], str)
+        assert all(isinstance(part["type"], str) for part in message["parts"])
+    for tool in json.loads(telemetry.attributes.get("gen_ai.tool.definitions", "[]")):
+        assert isinstance(tool["type"], str)
+        assert isinstance(tool["name"], str)
+    assert telemetry.attributes.get("gen_ai.request.seed", 0) < 1 << 63
+
+
 @pytest.mark.parametrize("capture_content", [False, True])
 def test_words_that_may_quote_content_are_content(face: Face, telemetry: Telemetry, capture_content: bool) -> None:
     """An error's own words are told, a service's, and those about an answer, only with content."""

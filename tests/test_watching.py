@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import copy
+import dataclasses
 import functools
 import gc
 import json
@@ -234,6 +235,20 @@ def test_a_request_by_its_path_is_told_with_its_model(face: Face) -> None:
     assert recorder.end.response_model == "text-embedding-3-small"
     assert recorder.end.usage is not None
     assert recorder.end.usage.prompt_tokens == 1
+
+
+def test_the_tokens_of_bytes_are_told(raw_server: RawServer, face: Face) -> None:
+    """The answer may be wanted as it came, as OpenAI's face wants that of embeddings; it may be no JSON, too."""
+    answers = {"/embeddings": b'{"model": "m2", "usage": {"prompt_tokens": 7}}', "/audio/speech": b"{MP3"}
+    recorder = Recorder()
+    with Client(KEY, base_url=raw_server.url, observers=[recorder]) as client:
+        for path, answer in answers.items():
+            raw_server.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer), None)
+            assert face.call(client, "request", "POST", path, {"model": "m"}, raw=True).content == answer
+    embeddings, speech = recorder.views("call_ended")
+    assert embeddings.usage is not None
+    assert (embeddings.usage.prompt_tokens, embeddings.response_model) == (7, "m2")
+    assert (speech.usage, speech.response_model, speech.completed) == (None, None, True)
 
 
 def test_no_kind_of_call_is_left_out() -> None:
@@ -560,6 +575,92 @@ def test_an_error_within_an_answer_is_its_end(face: Face) -> None:
     assert isinstance(outcome.error, StreamInterruptedError)
     assert recorder.end.error is outcome.error
     assert recorder.views("attempt_failed")[0].wait is None
+
+
+FAILURES: dict[str, tuple[list[Fault], float | None, Callable[[Any], object]]] = {
+    "cut": ([Fault.limit_data(30, at="piece", after=1)], 20, lambda _: None),
+    "too late": ([Fault.timeout(after=1)], 0.3, lambda _: None),
+    "cancelled": ([Fault.timeout(after=1)], 20, lambda stream: stream.cancel()),
+    "cancelled by a thread": (
+        [Fault.timeout(after=1)],
+        20,
+        lambda stream: threading.Timer(0.05, stream.cancel).start(),
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_the_error_that_is_told_is_the_one_that_the_caller_gets(face: Face, failure: str) -> None:
+    """It is the same object, and has the text that had come by then."""
+    faults, timeout, act = FAILURES[failure]
+    partial: list[str] = []
+    recorder = Recorder(call_ended=lambda view: partial.append(getattr(view.error, "partial", "")))
+    caught: list[chatanywhere.ChatAnywhereError] = []
+
+    def read(client: Client) -> None:
+        with client.stream("Hello") as stream:
+            for _ in stream:
+                act(stream)
+
+    async def read_async(client: AsyncClient) -> None:
+        try:
+            async with client.stream("Hello") as stream:
+                async for _ in stream:
+                    act(stream)
+        except chatanywhere.ChatAnywhereError as error:
+            caught.append(error)
+
+    with LoopbackServer(lambda _: ["one", "two"], faults=faults) as server:
+        options: Any = {"base_url": server.url, "observers": [recorder], "timeout": timeout, "retry": None}
+        with Client(KEY, **options) as client:
+            if face.name == "sync":
+                with pytest.raises(chatanywhere.ChatAnywhereError) as info:
+                    read(client)
+                caught.append(info.value)
+            else:
+                anyio.run(read_async, client.as_async(), backend=face.name)
+    assert caught == [recorder.end.error]
+    assert partial == ["one"] == [error.partial for error in caught]
+
+
+def test_a_cancelled_stream_that_is_closed_first_was_cancelled(raw_server: RawServer) -> None:
+    """Whoever leaves the block before the reader has noticed does not make a close of it."""
+    recorder = Recorder()
+    raw_server.answer(BEGUN, raw_server.hold)
+
+    async def main() -> None:
+        client = AsyncClient(base_url=raw_server.url, protocol="web", observers=[recorder], timeout=20)
+
+        async def read(stream: AsyncStream) -> None:
+            with pytest.raises(StreamCancelledError):
+                await stream.read()
+
+        async with anyio.create_task_group() as tasks, client.stream("Hello") as stream:
+            assert await stream.__anext__() == "one"
+            tasks.start_soon(read, stream)
+            await anyio.wait_all_tasks_blocked()
+            stream.cancel()
+
+    anyio.run(main)
+    assert isinstance(recorder.end.error, StreamCancelledError)
+    assert recorder.end.error.partial == "one"
+
+
+def test_a_coroutine_that_is_forgotten_is_no_error(raw_server: RawServer) -> None:
+    """Nobody has interrupted what ends because nobody awaits it any more."""
+    recorder = Recorder()
+    raw_server.answer(BEGUN, raw_server.hold)
+
+    async def main() -> None:
+        client = AsyncClient(base_url=raw_server.url, protocol="web", observers=[recorder], timeout=20)
+        stream = client.stream("Hello")
+        assert await stream.__anext__() == "one"
+        waiting: Any = stream.__anext__()
+        waiting.send(None)
+        waiting.close()
+
+    anyio.run(main)
+    assert (recorder.end.error, recorder.end.completed) == (None, False)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -971,6 +1072,27 @@ def test_the_request_that_is_seen_is_the_one_that_is_sent(face: Face) -> None:
         seen = [view.request for view in recorder.views("attempt_failed")]
         assert seen == [request.json for request in server.requests]
     assert [request["model"] for request in seen if request] == ["one", "two"]
+
+
+@dataclasses.dataclass
+class Note:
+    """A message as programs may have it."""
+
+    role: str
+    content: object
+
+
+def test_the_request_that_is_seen_is_json(face: Face) -> None:
+    """Whatever a program has given; and nobody changes the program's own by it."""
+    content: list[Any] = [{"type": "text", "text": "Hello"}]
+    recorder = Recorder(call_started=lambda view: view.request["messages"][1]["content"].clear())  # type: ignore[index]
+    recorder.capture_content = True
+    messages: Any = [Note("system", "Be short."), {"role": "user", "content": content}, Note("user", ("Hi",))]
+    with watched(observers=[recorder]) as (server, client, _):
+        face.ask(client, messages)
+        sent = server.requests[0].json
+        assert sent["messages"][1]["content"] == content == [{"type": "text", "text": "Hello"}]
+        assert recorder.views("answer_started")[0].request == sent
 
 
 def test_a_view_is_frozen() -> None:
