@@ -208,7 +208,7 @@ class WatchedCall(Call[T]):
         }
         facts = _Facts(asked)
         if self._notifier.captures and self._body and content is not None:
-            facts.request = json.loads(content)  # for what the body holds need not be JSON
+            facts.request = _object(content)  # what the body holds need not be JSON
         if self._captures:
             facts.accumulator = Accumulator(keep_text=self.keeps_text)
         return facts
@@ -241,12 +241,13 @@ def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _object(answer: bytes) -> object:
-    """Read JSON; None where it is something else."""
+def _object(content: bytes) -> dict[str, Any] | None:
+    """Read an object's JSON; None where it is something else."""
     try:
-        return json.loads(answer)
+        value = json.loads(content)
     except (RecursionError, ValueError):
         return None
+    return value if isinstance(value, dict) else None
 
 
 def _interrupt() -> BaseException | None:
