@@ -253,7 +253,7 @@ def test_the_tokens_of_bytes_are_told(raw_server: RawServer, face: Face) -> None
 
 def test_no_kind_of_call_is_left_out() -> None:
     """The table above has all methods that ask; streams, and what consists of calls, have tests of their own."""
-    others = {"as_async", "close", "conversation", "stream", "stream_tools"}
+    others = {"as_async", "close", "conversation", "map", "stream", "stream_tools"}
     methods = {name for name in dir(Client) if not name.startswith("_")}
     assert methods - others <= {*OPERATIONS}
 
@@ -273,6 +273,23 @@ def test_each_request_of_embeddings_is_a_call(face: Face) -> None:
     assert len({view.call_id for view in ends}) == 3
     assert vectors.usage is not None
     assert sum(view.usage.prompt_tokens for view in ends if view.usage) == vectors.usage.prompt_tokens
+
+
+def test_each_attempt_at_a_prompt_is_a_call() -> None:
+    """A run over many prompts is told as the chats that it consists of, in the context in which it was begun."""
+    variable = contextvars.ContextVar("variable", default="unset")
+    seen: list[str] = []
+    recorder = Recorder(call_started=lambda _: seen.append(variable.get()))
+    with watched(faults=[Fault.status(500, first=1)], observers=[recorder]) as (_, client, _):
+        variable.set("set")
+        texts = [result.completion.text for result in client.map(["one", "two"], concurrency=1) if result.completion]
+    assert texts == ["Hi", "Hi"]
+    assert seen == ["set"] * 3
+    ends = recorder.views("call_ended")
+    assert sorted(view.completed for view in ends) == [False, True, True]
+    assert len({view.call_id for view in ends}) == 3
+    (failed,) = recorder.views("attempt_failed")
+    assert (failed.attempt, failed.wait) == (1, None)
 
 
 def test_each_round_of_tools_is_a_call(face: Face) -> None:
