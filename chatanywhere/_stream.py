@@ -209,11 +209,14 @@ class BaseStream(Generic[Parsed]):
     def _call_back(self) -> None:
         """Tell those who wanted to know that the stream has ended."""
         self._over = True
-        while self._callbacks:
-            try:
-                self._callbacks.pop(0)(self)
-            except Exception:
-                logger.exception("a callback of a stream has failed")
+        callbacks = self._callbacks
+        while callbacks:
+            with suppress(IndexError):  # another thread has called the last
+                function = callbacks.pop(0)
+                try:
+                    function(self)
+                except Exception:
+                    logger.exception("a callback of a stream has failed")
 
     def cancel(self) -> None:
         """Stop at once, from any thread or task or a signal handler; a reader gets `StreamCancelledError`.

@@ -105,6 +105,45 @@ def test_a_failure_is_told_before_it_is_raised(use: Callable[[Stream], object]) 
         assert (str(stream.error), stream.error.__traceback__) == (str(caught.value), None)
 
 
+def test_letting_go_of_a_stream_within_an_event_is_told() -> None:
+    """It is told at once, and not when the garbage is collected, though the JSON that has come is none yet."""
+    with server(Fault.slicer(7, 0.001)) as running, Client("k", base_url=running.url) as client:
+        calls = Calls()
+        gc.disable()
+        try:
+            stream = client.stream("Hello")
+            stream.add_done_callback(calls)
+            next(stream)
+            del stream
+            assert calls.seen == [("cancelled", "one", False)]
+        finally:
+            gc.enable()
+
+
+def test_callbacks_may_come_from_any_thread(caplog: pytest.LogCaptureFixture) -> None:
+    """Each is called once, though others are added, or called, at the same time; none is taken for one that fails."""
+    with server() as running, Client("k", base_url=running.url) as client:
+        stream = client.stream("Hello")
+        calls: list[int] = []
+        threads = 8
+        start = threading.Barrier(threads)
+
+        def add(thread: int) -> None:
+            start.wait()
+            for number in range(200):
+                stream.add_done_callback(lambda _, number=thread * 200 + number: calls.append(number))  # type: ignore[misc]
+                if number == 100 and not thread:
+                    stream.read()
+
+        workers = [threading.Thread(target=add, args=(thread,)) for thread in range(threads)]
+        for each in workers:
+            each.start()
+        for each in workers:
+            each.join()
+        assert sorted(calls) == list(range(threads * 200))
+        assert not caplog.records
+
+
 def test_letting_go_of_a_stream_is_told(pieces_apart: None) -> None:
     """A loop that is left without a `with` block ends the stream as well."""
     with server() as running, Client("k", base_url=running.url) as client:
@@ -117,7 +156,6 @@ def test_letting_go_of_a_stream_is_told(pieces_apart: None) -> None:
 
         for _ in begin():
             break
-        gc.collect()
         assert calls.seen == [("cancelled", "one", False)]
 
 

@@ -246,7 +246,10 @@ def _reraise(exc: RecursionError | ValueError, text: str, position: int = 0) -> 
     """Raise what the standard library's reader says as what it is: some of it has a class that is anyone's."""
     if type(exc) in (RecursionError, ValueError):  # a number with too many digits
         raise JSONDecodeError(str(exc), text, position) from exc
-    raise exc
+    try:
+        raise exc
+    finally:
+        del exc  # its traceback has this frame, and with it, until the garbage is collected, whoever was reading
 
 
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
