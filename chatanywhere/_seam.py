@@ -1,14 +1,16 @@
 """Where an answer that was cut meets the rest of it, which the model was asked for. No I/O.
 
-Models begin the rest as they like: exactly where the answer stopped, with the word or the line that was cut, from the
-beginning, or with the opening of the code block that is open already. What they say again is left out. Where it can't
-be told whether they repeat themselves, it stays: text twice is a blemish, text lost is a loss.
+Models are asked to begin with the last words of the answer, but begin as they like: exactly where it stopped, with the
+word or the line that was cut, from the beginning, or with the opening of the code block that is open already. What they
+say again is left out. Where it can't be told whether they repeat themselves, it stays: text twice is a blemish, text
+lost is a loss.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from os.path import commonprefix
 
 _ENOUGH = 4
 """Characters that nobody writes twice in a row within a word by chance: "train" goes on with "ing"."""
@@ -18,6 +20,9 @@ _ENOUGH_ACROSS_BLANKS = 12
 
 _MOST = 10_000
 """Characters at the end of an answer that are compared, but for an answer that is begun anew."""
+
+_LAST_WORDS = 40
+"""Characters that a model is asked to repeat, or a few more: enough to be beyond doubt."""
 
 _PROBE = 16  # characters by which a place of the answer is found
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -36,6 +41,8 @@ class Seam:
     def __init__(self, partial: str) -> None:
         self._partial = partial
         self._base = partial.rstrip()
+        self._last_words = last_words(partial)
+        self._blanks = partial[len(self._base) :]
         self._fence = _open_line(partial)
         self._in_code = _is_in_code(partial)
         self._waiting: str | None = ""  # what can't be told yet; None behind the seam
@@ -55,14 +62,17 @@ class Seam:
     def news(self, rest: str) -> str:
         """Return what the whole rest has that is not in the answer."""
         rest = rest[self._reopening(rest) :]
-        size = _overlap(self._partial, rest)
-        if size:
-            return rest[size:]
         body = rest.lstrip()
-        size = _overlap(self._base, body, across_blanks=True)
+        size = self._said_as_asked(body)
         if not size:
-            return rest
-        return body[size:] if self._base == self._partial else body[size:].lstrip()
+            size = _overlap(self._partial, rest)
+            if size:
+                return rest[size:]
+            size = _overlap(self._base, body, across_blanks=True)
+            if not size:
+                return rest
+        blanks = commonprefix([body[size:], self._blanks])  # noqa: RUF071  which are no paths
+        return body[size + len(blanks) :]
 
     def _may_change(self, rest: str) -> bool:
         """Whether more of the rest could lead to another overlap."""
@@ -72,13 +82,22 @@ class Seam:
         if not body or (self._in_code and _OPENING_SO_FAR.match(rest)):
             return True
         rest = rest[self._reopening(rest) :]
+        size = self._said_as_asked(rest.lstrip())
+        if size:
+            return self._blanks.startswith(rest.lstrip()[size:])
         for base, body in ((self._partial, rest), (self._base, rest.lstrip())):
             if body in base[-_MOST:-1]:
                 return True
             size = _longest(base, body)
-            if size and body[:size].startswith(body[size : 2 * size]):  # it may be a run that goes on
-                return True
+            new = body[size:]
+            if size and (body[:size].startswith(new[:size]) or self._blanks.startswith(new)):
+                return True  # a run may go on, or the blanks be said again
         return False
+
+    def _said_as_asked(self, body: str) -> int:
+        """How many characters are the words that the model was asked for, however long the same goes on before them."""
+        words = self._last_words
+        return len(words) if len(words) >= _LAST_WORDS // 2 and body.startswith(words) else 0
 
     def _reopening(self, rest: str) -> int:
         """How many characters at its beginning open the code block that is open already."""
@@ -91,6 +110,16 @@ class Seam:
 def joined(partial: str, rest: str) -> str:
     """Return an answer that was cut with the rest of it, what both have only once."""
     return partial + Seam(partial).news(rest)
+
+
+def last_words(partial: str) -> str:
+    """Return the end of an answer, from the beginning of a line or a word, for a model to repeat."""
+    base = partial.rstrip()
+    place = max(0, len(base) - _LAST_WORDS)
+    line = base.rfind("\n", 0, place + 1) + 1
+    if place - line > _LAST_WORDS:
+        line = base.rfind(" ", place - _LAST_WORDS, place + 1) + 1 or place
+    return base[line:].lstrip()
 
 
 def _overlap(partial: str, rest: str, *, across_blanks: bool = False) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ._errors import ChatAnywhereError
 from ._history import as_json
 from ._protocols.json_body import fields_of
-from ._seam import joined
+from ._seam import joined, last_words
 from ._stream import leave_text
 from ._types import Completion, ToolFinished, Usage
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from ._async_client import AsyncStream
     from ._config import Model
     from ._stream import Stream
-
-GO_ON = "Your answer was cut off. Go on exactly where it stops: repeat nothing, and add no introduction."
-"""The request that a model is sent behind its own answer, and that stays out of the history."""
 
 _NOT_FOR_THE_REST = ("n", "prediction", "response_format", "tool_choice")
 """Options of a question that make no sense where its answer is gone on with."""
@@ -46,8 +43,8 @@ class Turn:
             turn that was asked again, have been replaced if it is complete.
         asked: how many of the messages are the question.
         completion: the answer, if the turn is complete.
-        error: a copy of what ended it, without traceback; None for a turn that is complete, or was interrupted, or
-            whose stream was left before its end.
+        error: a copy of what ended it, without traceback; None for a turn that is complete, or was interrupted or ended
+            by an error of the program, or whose stream was left before its end.
         reasoning: what the model thought before it answered, so far.
         model: what was asked for; None for the client's own. `completion.model` is what answered.
     """
@@ -72,6 +69,17 @@ class Turn:
         return None if self.completion is None else self.completion.finish_reason
 
 
+def go_on(text: str) -> str:
+    """Return the request that a model is sent behind its own answer, and that stays out of the history.
+
+    A model that is told to repeat nothing leaves out the blank before the next word, or begins the word that was cut
+    anew, and nobody can tell which. So it is told to repeat some words, which are left out at the seam.
+    """
+    request = "Your answer was cut off. Go on with it, without an introduction."
+    words = last_words(text)
+    return f"{request} Begin by repeating its last words exactly, which are\n\n{words}" if words else request
+
+
 class Asking:
     """A turn that is being made.
 
@@ -86,6 +94,11 @@ class Asking:
         self.rest = rest
         self.stream: weakref.ref[Stream | AsyncStream] | None = None
         self._messages = messages
+
+    @property
+    def runs_tools(self) -> bool:
+        """Whether functions are run for it. To write the rest of a text none are needed."""
+        return bool(self.turn._tools) and not self.rest
 
     def request(self, *, runs_tools: bool = False) -> dict[str, Any]:
         """Return the arguments of a call."""

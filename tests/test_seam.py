@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from chatanywhere._seam import Seam, joined
+from chatanywhere._seam import Seam, joined, last_words
 
 PYTHON = "Here it is:\n\n```python\nfor number in range(3):\n    print(number)\n```\n\n"
 ESSAY = (
@@ -30,6 +30,44 @@ def test_what_is_said_again_is_there_once(cut: int, overlap: int) -> None:
     assert joined(ESSAY[:cut], ESSAY[begin:]) == ESSAY
 
 
+KINDS = {
+    "essay": ESSAY,
+    "numbers": "Total: 12345 units, 99.95 EUR, 3.1415926535, 10.0.0.12, 2024-11-29 00:44:12; 1,000,000 and 0x1F4A.",
+    "table": "| name | cost | count |\n|---|---|---|\n| tea | 3.50 | 12 |\n| egg | 2.25 | 12 |\n| rice | 2.25 | 4 |\n",
+    "list": "1. Open the window.\n2. Close the door.\n   - mother\n   - father\n3. Sleep.\n- [ ] one\n- [x] one two\n",
+    "code": "Here:\n\n```python\ndef f(x):\n    if x:\n        return 1\n    for i in x:\n        for j in x:\n"
+    "            total += i * j\n    return total\n\n\ndef g(x):\n    return f(f(x))\n```\nDone.",
+    "json": '{"name": "Ada", "items": [{"id": 1, "price": 12}, {"id": 12, "price": 12}], "deep": {"a": [[1, 2], [2]]}}',
+    "chinese": "记得他说他说的话，天天向上，慢慢地走；天气预报说明天有雨，出门要带伞。"
+    "第一：打开窗户；第二：给奶奶打电话。他说的话他都记得，今天天气好，明天天气不好。",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_that_were_asked_for_join_wherever_an_answer_is_cut(kind: str) -> None:
+    """Each cut comes out right if the model repeats the last words as it was asked, or some more, or begins a line."""
+    whole = KINDS[kind]
+    for cut in range(1, len(whole)):
+        partial = whole[:cut]
+        words = last_words(partial)
+        rest = whole[len(partial.rstrip()) :]
+        assert partial.rstrip().endswith(words)
+        assert len(words) < 90
+        more = whole[max(0, len(partial.rstrip()) - len(words) - 7) :]
+        for said in (f"{words}{rest}", f"{words.lstrip()}{rest}", f"\n{words}{rest}", more):
+            assert joined(partial, said) == whole, (partial[-50:], said[:50])
+
+
+@pytest.mark.parametrize(
+    "whole", ["[" + "0, " * 60 + "0]", "Its title\n" + "=" * 100 + "\n\nText", "List:\n" + "  * 1\n" * 30]
+)
+def test_a_run_is_as_long_as_it_is(whole: str) -> None:
+    """Where the last words are of a run, as much is left out as the model was asked to repeat."""
+    for cut in range(1, len(whole)):
+        base = whole[:cut].rstrip()
+        assert joined(whole[:cut], last_words(base) + whole[len(base) :]) == whole
+
+
 @given(text=st.text(min_size=1), cut=st.integers(0, 1000))
 def test_a_text_that_is_gone_on_with_exactly_is_not_touched(text: str, cut: int) -> None:
     """Where the rest begins like nothing that the answer ends with, all of it is taken."""
@@ -49,8 +87,12 @@ TEXTS = st.text(alphabet="ab 气\n`~-.\u200d🎉py", max_size=40) | st.sampled_f
 @given(partial=TEXTS, rest=st.tuples(TEXTS, TEXTS).map("".join), data=st.data())
 def test_pieces_come_to_the_same_as_the_whole(partial: str, rest: str, data: st.DataObject) -> None:
     """However the rest is cut into pieces, what the seam lets through of them is what it has that is new."""
+    partial *= data.draw(st.sampled_from([1, 1, 3]))
+    partial += data.draw(st.sampled_from(["", " ", "\n    "]))
     if data.draw(st.booleans()):
         rest = partial[data.draw(st.integers(0, len(partial))) :] + rest
+    elif data.draw(st.booleans()):
+        rest = last_words(partial) + rest
     seam = Seam(partial)
     new: list[str] = []
     place = 0
