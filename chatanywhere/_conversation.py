@@ -19,8 +19,7 @@ from ._attachment import FileLike, parts_of
 from ._errors import ChatAnywhereError
 from ._history import History, as_json, as_markdown, copied, question_size, read, text_of, with_text
 from ._markdown import escape, sanitize
-from ._policy import logger
-from ._turn import FOR_TOOLS, GO_ON, Asking, Turn
+from ._turn import FOR_TOOLS, Asking, Turn, go_on
 from ._types import Completion, MessagesLike, ToolFinished, ToolRun
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from ._types import ResponseFormat, Wanted
 
 C = TypeVar("C", bound="Client | AsyncClient")
+S = TypeVar("S", bound="Stream | AsyncStream")
 
 _NOT_SAVED = (
     *FOR_TOOLS,
@@ -65,7 +65,6 @@ class BaseConversation(Generic[C]):
         self._turn: Turn | None = None
         self._asking: Callable[[], Asking | None] | None = None
         self._lock = threading.RLock()  # reentrant, because a stream may be collected anywhere
-        self._callbacks: list[Callable[[Turn], object]] = []
         given = [] if isinstance(messages, Sequence) and not messages else read(messages)
         self._history = History(given if system is None else [{"role": "system", "content": system}, *given])
 
@@ -265,29 +264,10 @@ class BaseConversation(Generic[C]):
             messages, text = unfinished["messages"], unfinished["text"]
             index = len(self._history.messages) - record.get("replaces", 0)
             return Turn(messages, text, "cut" if text else "failed", max(0, index), question_size(messages))
-        start = self._history.last_question()
-        if start is None or self._history.messages[-1]["role"] != "assistant":
-            return None
-        messages = self._history.messages[start:]
-        text = text_of(messages[-1])
-        completion: Completion[Any] = Completion(text, finish_reason=record.get("finish_reason"))
-        return Turn(messages, text, "complete", start, completion=completion)
+        turn = self._last_turn(record.get("finish_reason"))
+        return turn if turn and turn.status == "complete" else None
 
     # Turns --------------------------------------------------------------------------------------------------
-
-    def add_done_callback(self, function: Callable[[Turn], object]) -> None:
-        """Have a function called with each `Turn` that has ended: when it is in the history, or kept aside.
-
-        What it raises is logged. A fork has none.
-        """
-        self._callbacks.append(function)
-
-    def cancel(self) -> None:
-        """Stop the answer that is being streamed, from any thread; do nothing if there is none."""
-        asking = self._asking and self._asking()
-        stream = asking.stream() if asking and asking.stream else None
-        if stream is not None:
-            stream.cancel()
 
     def _ask(
         self,
@@ -354,7 +334,7 @@ class BaseConversation(Generic[C]):
                     why = f"finish_reason {reason!r}" if reason else "it came to its end"
                     raise RuntimeError(f"the last answer is complete ({why}): there is no rest of it")
                 messages.pop()
-            if not turn.text:
+            if not turn.text and len(messages) == turn.asked:
                 raise RuntimeError("nothing of the last answer's text had come: use retry(), which asks again")
             rest = replace(
                 turn,
@@ -365,9 +345,9 @@ class BaseConversation(Generic[C]):
                 _options={**self.options, **turn._options, **_checked_options(options)},
                 _before=turn.completion or turn._before,
             )
-            return self._begin(rest, rest=True)
+            return self._begin(rest, rest=bool(turn.text))
 
-    def _last_turn(self) -> Turn | None:
+    def _last_turn(self, finish_reason: str | None = None) -> Turn | None:
         """The turn that was made last, as far as it can be told from the history."""
         if self._turn is not None:
             return self._turn
@@ -375,13 +355,18 @@ class BaseConversation(Generic[C]):
         if start is None:
             return None
         messages = self._history.messages[start:]
-        return Turn(messages, text_of(messages[-1]), "complete", start, completion=Completion(""))
+        if messages[-1]["role"] != "assistant":  # the answer has been dropped
+            return Turn(messages, "", "failed", start, question_size(messages))
+        text = text_of(messages[-1])
+        completion: Completion[Any] = Completion(text, finish_reason=finish_reason)
+        return Turn(messages, text, "complete", start, completion=completion)
 
     def _begin(self, turn: Turn, *, rest: bool = False) -> Asking:
         new = list(turn.messages)
         if rest:
-            new += [{"role": "assistant", "content": turn.text}, {"role": "user", "content": GO_ON}]
-        before = self._history.before(turn.index, new, max_messages=self.max_messages, max_chars=self.max_chars)
+            new += [{"role": "assistant", "content": turn.text}, {"role": "user", "content": go_on(turn.text)}]
+        limits = {name: _limit(name, getattr(self, name)) for name in ("max_messages", "max_chars")}
+        before = self._history.before(turn.index, new, **limits)
         asking = Asking(turn, [*before, *copied(new)], rest=rest)
         self._asking = weakref.ref(asking)  # whoever waits for the answer holds it
         return asking
@@ -389,22 +374,25 @@ class BaseConversation(Generic[C]):
     @contextmanager
     def _answering(self, asking: Asking) -> Iterator[None]:
         """Wait for the answer to a turn in here; if it does not come, the history stays as it is."""
+        begun = asking.turn
         try:
             yield
         except BaseException as error:
-            if isinstance(error, Exception) and not isinstance(error, ChatAnywhereError):
-                self._asking = None  # wrong use: nothing has been sent
+            is_misuse = isinstance(error, Exception) and not isinstance(error, ChatAnywhereError)
+            if is_misuse and asking.turn is begun:  # else it is `on_round` that failed
+                self._asking = None  # nothing has been sent
                 raise
             if asking.turn.status != "complete":  # else it was interrupted when it was about to enter the history
                 asking.fail(getattr(error, "partial", ""), error=error)
             self._end(asking)
             raise
 
-    def _watch(self, asking: Asking, stream: Stream | AsyncStream) -> None:
-        """Have a stream bring the answer to a turn."""
+    def _watched(self, asking: Asking, stream: S) -> S:
+        """Have a stream bring the answer to a turn; return it."""
         asking.stream = weakref.ref(stream)
         self._asking = lambda: asking
         stream.add_done_callback(partial(self._stream_done, asking))
+        return stream
 
     def _stream_done(self, asking: Asking, stream: Stream | AsyncStream) -> None:
         with self._lock:
@@ -418,7 +406,7 @@ class BaseConversation(Generic[C]):
                     error = exc
             if asking.turn.status != "complete":
                 asking.fail(stream.text, stream.reasoning, error)
-        self._end(asking)
+            self._end(asking)
 
     def _complete(self, asking: Asking, completion: Completion[Any]) -> Completion[Any]:
         whole = asking.complete(completion)
@@ -434,11 +422,6 @@ class BaseConversation(Generic[C]):
             if turn.status == "complete":
                 self._history.messages[turn.index :] = copied(turn.messages)
             self._turn, self._asking = turn, None
-        for function in self._callbacks:
-            try:
-                function(turn)
-            except Exception:
-                logger.exception("a callback of a conversation has failed")
 
     def _settle(self) -> None:
         """Take note of the end of a stream of which its reader has not learned yet, or was kept from telling."""
@@ -539,8 +522,7 @@ class Conversation(BaseConversation["Client"]):
         Raises: as `send`, and
             RuntimeError: nothing has been asked.
         """
-        asking = self._ask_again(model, options)
-        return self._run(asking).completion if asking.turn._tools else self._read(asking)
+        return self._read(self._ask_again(model, options))
 
     def stream_retry(self, *, model: Model | None = None, **options: Any) -> Stream:
         """Do what `retry` does, and return the stream of the answer. No functions are run."""
@@ -549,8 +531,9 @@ class Conversation(BaseConversation["Client"]):
     def resume(self, *, model: Model | None = None, **options: Any) -> Completion:
         """Go on with the last answer, if it was cut, cancelled, or ended by `"length"`; return the whole of it.
 
-        The model is sent what has come, and asked to go on. What it says again is left out. The whole is the turn then;
-        the request to go on is not in the history. If it is cut again, it can be resumed again.
+        The model is sent what has come, and asked to go on, beginning with the last words of it. What it says again is
+        left out. The whole is the turn then; the request to go on is not in the history. If it is cut again, it can be
+        resumed again. Where functions have been run, and nothing of the answer's text had come, the run goes on.
 
         The completion is that of the last request with the whole text; its usage is the sum of what is known.
 
@@ -588,14 +571,14 @@ class Conversation(BaseConversation["Client"]):
         return self._run(self._ask(text, files, model, {"on_round": on_round, **options}, tools))
 
     def _read(self, asking: Asking) -> Completion[Any]:
+        if asking.runs_tools:
+            return self._run(asking).completion
         with self._answering(asking):
             return self._complete(asking, self._client.complete(**asking.request()))
 
     def _stream(self, asking: Asking) -> Stream[Any]:
         with self._answering(asking):
-            stream = self._client.stream(**asking.request())
-        self._watch(asking, stream)
-        return stream
+            return self._watched(asking, self._client.stream(**asking.request()))
 
     def _run(self, asking: Asking) -> ToolRun[Any]:
         with self._answering(asking):
@@ -633,8 +616,7 @@ class AsyncConversation(BaseConversation["AsyncClient"]):
 
     async def retry(self, *, model: Model | None = None, **options: Any) -> Completion:
         """Ask the last question again; see `Conversation.retry`."""
-        asking = self._ask_again(model, options)
-        return (await self._run(asking)).completion if asking.turn._tools else await self._read(asking)
+        return await self._read(self._ask_again(model, options))
 
     def stream_retry(self, *, model: Model | None = None, **options: Any) -> AsyncStream:
         """Do what `retry` does, and return the stream of the answer. No functions are run."""
@@ -662,14 +644,14 @@ class AsyncConversation(BaseConversation["AsyncClient"]):
         return await self._run(self._ask(text, files, model, {"on_round": on_round, **options}, tools))
 
     async def _read(self, asking: Asking) -> Completion[Any]:
+        if asking.runs_tools:
+            return (await self._run(asking)).completion
         with self._answering(asking):
             return self._complete(asking, await self._client.complete(**asking.request()))
 
     def _stream(self, asking: Asking) -> AsyncStream[Any]:
         with self._answering(asking):
-            stream = self._client.stream(**asking.request())
-        self._watch(asking, stream)
-        return stream
+            return self._watched(asking, self._client.stream(**asking.request()))
 
     async def _run(self, asking: Asking) -> ToolRun[Any]:
         with self._answering(asking):

@@ -62,15 +62,15 @@ class History:
         while system < len(history) and history[system]["role"] in _SYSTEM:
             system += 1
         kept = len(history)
-        if new[0]["role"] != "user":  # what functions returned belongs to the turn that called them
-            kept = max((place for place in range(system, kept) if history[place]["role"] == "user"), default=system)
+        if new[0]["role"] in ("tool", "function"):  # what functions returned belongs to the turn that called them
+            kept = max((place for place in range(system, kept) if _begins_turn(history, place)), default=system)
         count = len(history) - kept + len(new)
         size = sum(map(_size, [*history[kept:], *new]))
         for start in range(kept - 1, system - 1, -1):
             count, size = count + 1, size + _size(history[start])
-            if count > (max_messages or count) or size > (max_chars or size):
+            if (max_messages and count > max_messages) or (max_chars and size > max_chars):
                 break
-            if start == system or history[start]["role"] == "user":
+            if start == system or _begins_turn(history, start):
                 kept = start
         return copied([*history[:system], *history[kept:]])
 
@@ -149,6 +149,11 @@ def as_markdown(message: Mapping[str, Any]) -> str:
     said = [*_texts(message), *([refusal] if isinstance(refusal, str) else [])]
     said += [f"*[{kind}]*" for kind in parts if kind != "text"]
     return "\n\n".join([*said, *(f"→ {_called(call)}" for call in _calls(message))])
+
+
+def _begins_turn(messages: Sequence[Mapping[str, Any]], index: int) -> bool:
+    """Whether a message is the first of a turn, which may be asked with several."""
+    return messages[index]["role"] == "user" and (index == 0 or messages[index - 1]["role"] != "user")
 
 
 def _texts(message: Mapping[str, Any]) -> Iterator[str]:

@@ -382,7 +382,6 @@ def conversations(client: Client, path: Path) -> list[dict[str, Any]]:
     person: Completion[Person] = conversation.send("Who?", response_format=Person)
     with conversation.stream([{"role": "user", "content": text}]) as stream:
         stream.add_done_callback(lambda ended: print(ended.text, ended.status, ended.error))
-    conversation.add_done_callback(lambda turn: print(turn.status))
     turn: Turn | None = conversation.turn
     fork: Conversation = conversation.fork()
     loaded: Conversation = Conversation.load(path, client)
