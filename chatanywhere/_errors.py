@@ -163,11 +163,11 @@ class PromptTooLongError(BadRequestError, PermissionDeniedError):
 
 
 class InsufficientBalanceError(PermissionDeniedError):
-    """The balance does not cover what the call may cost."""
+    """The balance does not cover what the call may cost. Of some services the status is 402."""
 
 
 class NotFoundError(APIStatusError):
-    """404: there is no such path, or no such model."""
+    """404: there is no such path, or no such model; for the latter some services have status 400."""
 
 
 class ConflictError(APIStatusError):

@@ -48,7 +48,11 @@ def tree(kind: type[Any]) -> Iterator[type[Any]]:
         yield from tree(child)
 
 
-ERRORS = sorted(set(tree(ChatAnywhereError)), key=lambda kind: kind.__name__)
+# OpenAI's face, which another test may have imported, has errors of its own.
+ERRORS = sorted(
+    {kind for kind in tree(ChatAnywhereError) if not kind.__module__.startswith("chatanywhere.openai")},
+    key=lambda kind: kind.__name__,
+)
 
 
 def named(kind: object) -> str:

@@ -167,6 +167,8 @@ OTHER_MODEL = {
     ),
     "not deployed": (error(404, "DeploymentNotFound", "It does not exist."), NotFoundError, 1),
     "unknown with status 400": (error(400, "400", "Invalid model name passed in model=a."), NotFoundError, 1),
+    "no longer served": (error(400, "model_decommissioned", "It is no longer supported."), NotFoundError, 1),
+    "too expensive": (Fault.status(402), PermissionDeniedError, 1),
     "blind": (error(500, None, "image input is not supported - hint: provide the mmproj"), BadRequestError, 1),
     "its quota": (error(429, "insufficient_quota", "x"), QuotaExceededError, 1),
     "its limit": (Fault.status(429), RateLimitError, 2),

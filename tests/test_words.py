@@ -676,6 +676,12 @@ CODES = {
     "DeploymentNotFound": NotFoundError,
     "invalid_model": NotFoundError,
     "budget_exceeded": QuotaExceededError,
+    "billing_not_active": QuotaExceededError,
+    "unknown_model": NotFoundError,
+    "unavailable_model": NotFoundError,
+    "model_not_available": NotFoundError,
+    "model_decommissioned": NotFoundError,
+    "tokens_limit_reached": PromptTooLongError,
     "key_model_access_denied": ModelNotAllowedError,
     "no_db_connection": AuthenticationError,
 }
@@ -754,18 +760,78 @@ SENTENCES = {
     "OpenAI's quota behind LiteLLM": (
         429,
         {
-            "message": "litellm.RateLimitError: RateLimitError: OpenAIException - You exceeded your current quota"
+            "message": "litellm.RateLimitError: RateLimitError: OpenAIException - You exceeded your current quota, "
+            "please check your plan and billing details. For more information on this error, read the docs: "
+            "https://platform.openai.com/docs/guides/error-codes/api-errors."
             "\n\nLiteLLM: model group 'a' failed with the error above. No fallback was attempted.",
             "type": "throttling_error",
             "code": "429",
         },
         QuotaExceededError,
     ),
+    "Gemini's limit behind LiteLLM, which takes it for OpenAI": (
+        429,
+        {
+            "message": "litellm.RateLimitError: RateLimitError: OpenAIException - You exceeded your current quota, "
+            "please check your plan and billing details. For more information on this error, head to: "
+            "https://ai.google.dev/gemini-api/docs/rate-limits.\n* Quota exceeded for metric: requests, limit: 10\n"
+            "Please retry in 11.1s.",
+            "type": "throttling_error",
+            "code": "429",
+        },
+        RateLimitError,
+    ),
     "Gemini's limit": (
         429,
         {"message": "You exceeded your current quota. Please retry in 20.5s.", "status": "RESOURCE_EXHAUSTED"},
         RateLimitError,
     ),
+    "OpenRouter's limit of the minute": (
+        429,
+        {"message": "Rate limit exceeded: free-models-per-min. ", "code": 429},
+        RateLimitError,
+    ),
+    "OpenRouter's limit of the day": (
+        429,
+        {"message": "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000", "code": 429},
+        QuotaExceededError,
+    ),
+    "OpenRouter's credits": (
+        402,
+        {"message": "This request requires more credits, or fewer max_tokens.", "code": 402},
+        InsufficientBalanceError,
+    ),
+    "DeepSeek's balance": (402, {"message": "Insufficient Balance", "type": "unknown_error"}, InsufficientBalanceError),
+    "SiliconFlow's balance": (
+        403,
+        {"code": 30001, "message": "Sorry, your account balance is insufficient"},
+        InsufficientBalanceError,
+    ),
+    "Zhipu's balance": (429, {"code": "1113", "message": "您的账户已欠费，请充值后重试。"}, QuotaExceededError),
+    "Zhipu's limit": (429, {"code": "1302", "message": "您当前使用该API的并发数过高"}, RateLimitError),
+    "Zhipu knows no model": (400, {"code": "1211", "message": "模型不存在，请检查模型代码。"}, NotFoundError),
+    "SiliconFlow knows no model": (
+        400,
+        {"code": 20012, "message": "Model does not exist. Please check it carefully."},
+        NotFoundError,
+    ),
+    "xAI knows no model": (400, {"message": "Model not found: grok-9"}, NotFoundError),
+    "OpenAI knows no model": (400, {"message": "invalid model ID", "param": "model"}, NotFoundError),
+    "Perplexity knows no model": (
+        400,
+        {"message": "litellm.BadRequestError: PerplexityException - Invalid model 'perplexity/sonar'.", "code": "400"},
+        NotFoundError,
+    ),
+    "Groq and a long text": (
+        413,
+        {
+            "message": "Request too large for model `a` on tokens per minute (TPM): Limit 6000, Requested 12328, "
+            "please reduce your message size and try again.",
+            "code": "rate_limit_exceeded",
+        },
+        PromptTooLongError,
+    ),
+    "vLLM and a picture": (500, {"message": "a is not a multimodal model", "code": 500}, BadRequestError),
     "LiteLLM without a database": (
         400,
         {"message": "No connected db.", "type": "no_db_connection"},
@@ -807,6 +873,24 @@ def test_what_other_servers_say_is_known(status: int, told: dict[str, Any], kind
     assert error.hint
     error.attempts = 1
     assert (Retry(3).wait_before_next(error, 1, None) is None) is (kind is not RateLimitError)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "kind"),
+    [
+        (400, "Invalid value: 'invalid_model_settings'", BadRequestError),
+        (400, "Unsupported value: 'temperature' does not support 0.2 with this model.", BadRequestError),
+        (400, "This 'model' is not a valid model ID field", BadRequestError),
+        (400, "you must provide a model parameter", BadRequestError),
+        (429, "no_insufficient_quota: wait a second", RateLimitError),
+        (429, "Rate limit reached for gpt-4o on requests per day (RPD): Limit 200. Try again in 7m12s", RateLimitError),
+        (429, "The model is overloaded. Please try again later.", RateLimitError),
+        (503, "No deployments available for selected model, Try again in 5 seconds", InternalServerError),
+    ],
+)
+def test_words_like_those_of_others_decide_nothing(status: int, words: str, kind: type[APIStatusError]) -> None:
+    """A code that is part of another, and a model that is merely spoken of, leave the class to the status."""
+    assert type(error_from(AnswerHead(status, JSON), json.dumps({"error": words}).encode())) is kind
 
 
 def test_a_spent_quota_within_an_answer_is_asked_once(raw_server: RawServer, face: Face) -> None:

@@ -43,6 +43,7 @@ HOST = re.compile(r"(.*\.)?chatanywhere\.(tech|org|cn|com\.cn)")
 _BY_STATUS: dict[int, type[APIStatusError]] = {
     400: BadRequestError,
     401: AuthenticationError,
+    402: InsufficientBalanceError,
     403: PermissionDeniedError,
     404: NotFoundError,
     409: ConflictError,
@@ -56,7 +57,7 @@ class _Known(NamedTuple):
 
     Attributes:
         hint: cause and remedy, as they are true of any service; `{here}` is who was asked.
-        codes: whole names, in lower case; in a message they mean the same.
+        codes: whole names, in lower case; in a message they mean the same, where they stand alone.
         phrases: patterns of parts of messages that have stayed the same.
         ours: the hint where ChatAnywhere itself was asked, if more is known then.
     """
@@ -70,6 +71,7 @@ class _Known(NamedTuple):
 
 _WRONG_KEY = "The key is not valid {here}. Check api_key= or CHATANYWHERE_API_KEY, and base_url=."
 _NOT_FOUND = "There is no such path or model {here}. Check model= and base_url=."
+_NO_BALANCE = "The balance does not cover what the call may cost. Lower max_tokens=, or top up the account."
 _SHORTEN = "Shorten the messages or leave out old turns"
 
 _KNOWN = (
@@ -82,10 +84,11 @@ _KNOWN = (
             "exceeded_current_quota_error",
             "insufficient_user_quota",
             "billing_hard_limit_reached",
+            "billing_not_active",
             "budget_exceeded",
         ),
-        # LiteLLM leaves OpenAI's code out. The same words from Gemini, without the name, are of a limit that passes.
-        phrases=("OpenAIException - You exceeded your current quota",),
+        # LiteLLM leaves OpenAI's code out. The same words with another address, Gemini's, are of a limit that passes.
+        phrases=(r"OpenAIException - You exceeded your current quota.{,200}platform\.openai\.com", "账户已欠费"),
     ),
     _Known(
         PromptTooLongError,
@@ -95,6 +98,7 @@ _KNOWN = (
             "context_length_exceeded",
             "exceed_context_size_error",
             "contextwindowexceedederror",
+            "tokens_limit_reached",
             "is too large to process. increase the physical batch size",
         ),
         (
@@ -104,18 +108,35 @@ _KNOWN = (
             "exceeds the maximum number of tokens",
             r"`inputs` tokens \+ `max_new_tokens` must be",
             "`inputs` must have less than",
+            "please reduce your message size",
         ),
     ),
     _Known(
         NotFoundError,
         _NOT_FOUND,
-        ("model_not_found", "deploymentnotfound", "invalid_model"),
-        ("Invalid model name passed in model=", "Model Not Exist", "is not a valid model ID"),
+        (
+            "model_not_found",
+            "deploymentnotfound",
+            "invalid_model",
+            "unknown_model",
+            "unavailable_model",
+            "model_not_available",
+            "model_decommissioned",
+        ),
+        (
+            "Invalid model name passed in model=",
+            "Model (does )?not exist",
+            r"is not a valid model ID(?! *\w)",
+            "^invalid model ID",
+            "Exception - Invalid model '",
+            "^Model not found: ",
+            "模型不存在",
+        ),
     ),
     _Known(
         BadRequestError,
         "The model takes no such input {here}. Leave it out, or choose a model= that takes it.",
-        ("image input is not supported", "audio input is not supported"),
+        ("image input is not supported", "audio input is not supported", "is not a multimodal model"),
     ),
     _Known(
         AuthenticationError,
@@ -138,7 +159,7 @@ _KNOWN = (
     _Known(
         QuotaExceededError,
         "The requests of the day are spent {here}. Wait until the next one, or use another key.",
-        phrases=("免费API限制每日", "limited to [0-9]+ requests per day"),
+        phrases=("免费API限制每日", "limited to [0-9]+ requests per day", "free-models-per-day"),
         ours="The free quota of the day is spent; it counts per key and per IP address, for some models also per "
         "model. It resets at 00:00 (probably UTC+8). Wait until then, or use a paid key.",
     ),
@@ -158,8 +179,8 @@ _KNOWN = (
     ),
     _Known(
         InsufficientBalanceError,
-        "The balance does not cover what the call may cost. Lower max_tokens=, or top up the account.",
-        phrases=("账户余额过低", "balance is not sufficient"),
+        _NO_BALANCE,
+        phrases=("账户余额过低", "balance is (not sufficient|insufficient|too low)", "^Insufficient Balance"),
         ours="The balance does not cover what the call may cost, which is reserved ahead from the prompt and "
         "max_tokens. Lower max_tokens=, or top up the account.",
     ),
@@ -177,6 +198,7 @@ _KNOWN = (
 
 _BY_STATUS_ALONE = {
     401: _Known(AuthenticationError, _WRONG_KEY, ours=f"{_WRONG_KEY} Keys are given out at {KEY_PAGE}."),
+    402: _Known(InsufficientBalanceError, _NO_BALANCE),
     404: _Known(NotFoundError, _NOT_FOUND),
     429: _Known(RateLimitError, "Too many requests for the moment. Wait a little, or raise Retry(attempts=…)."),
 }
@@ -327,7 +349,10 @@ def _status_error(
     kind = _BY_STATUS.get(status, InternalServerError if status >= 500 else APIStatusError)
     known = _BY_STATUS_ALONE.get(status)
     for each in _KNOWN:
-        exact = any(code in envelope.names or code in message.lower() for code in each.codes)
+        exact = any(
+            code in envelope.names or re.search(rf"(?<!\w){re.escape(code)}(?!\w)", message, re.IGNORECASE)
+            for code in each.codes
+        )
         if exact or any(re.search(phrase, message, re.IGNORECASE) for phrase in each.phrases):
             known = each
             # Words decide the class only where they narrow what the status says, if that says anything. For a model

@@ -84,7 +84,13 @@ def _refusal(status: int, message: str, kind: str, code: str) -> Fault:
 
 
 WRONG_KEY = _refusal(401, "Incorrect API key provided: x.", "invalid_request_error", "invalid_api_key")
-QUOTA = _refusal(429, "You exceeded your current quota.", "insufficient_quota", "insufficient_quota")
+QUOTA = _refusal(
+    429,
+    "You exceeded your current quota, please check your plan and billing details. For more information on this error, "
+    "read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors.",
+    "insufficient_quota",
+    "insufficient_quota",
+)
 BUSY = Fault.retry_after(1, first=1)
 
 
