@@ -428,8 +428,9 @@ class _RequestReader:
 
     def _read_body(self, headers: http.client.HTTPMessage) -> bytes | None:
         """Return a request's body, or None if the client went away before its end."""
-        if "Transfer-Encoding" in headers:
-            raise RequestError(411, "a request must have a Content-Length")
+        coding = headers.get("Transfer-Encoding")
+        if coding is not None and (coding.strip().lower() != "chunked" or "Content-Length" in headers):
+            raise RequestError(400, "a request's body has a Content-Length, or comes in chunks and not coded otherwise")
         length = headers.get("Content-Length", "0")
         if not re.fullmatch("[0-9]{1,18}", length):
             raise RequestError(400, f"malformed Content-Length: {length}")
@@ -437,5 +438,33 @@ class _RequestReader:
             raise RequestError(413, f"the request is larger than {_MAX_BODY} bytes")
         if headers.get("Expect", "").lower() == "100-continue":
             self._connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if coding is not None:
+            return self._read_chunks()
         body = self._incoming.read(int(length))
         return body if len(body) == int(length) else None
+
+    def _read_chunks(self) -> bytes | None:
+        body = bytearray()
+        while True:
+            line = self._incoming.readline(_MAX_LINE)
+            found = re.fullmatch(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n", line)
+            if not found:
+                if line.endswith(b"\n") or len(line) == _MAX_LINE:
+                    raise RequestError(400, "malformed size of a chunk")
+                return None
+            size = int(found[1], 16)
+            if len(body) + size > _MAX_BODY:
+                raise RequestError(413, f"the request is larger than {_MAX_BODY} bytes")
+            if size == 0:
+                break
+            chunk = self._incoming.read(size)
+            end = self._incoming.readline(3)
+            if len(chunk) < size or end in (b"", b"\r"):
+                return None
+            if end not in (b"\r\n", b"\n"):
+                raise RequestError(400, "a chunk is longer than its size")
+            body += chunk
+        while (line := self._incoming.readline(_MAX_LINE)) not in (b"\r\n", b"\n"):  # what follows says nothing here
+            if not line.endswith(b"\n"):
+                return None
+        return bytes(body)

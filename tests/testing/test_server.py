@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import re
 import socket
@@ -390,7 +391,11 @@ def test_the_messages_of_the_other_protocol_do_not_count(server: LoopbackServer,
         (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 1000 + b"\r\n", 431),
         (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3200001\r\n", 413),
         (b"POST / HTTP/1.1\r\nContent-Length: 52428801\r\n\r\n", 413),
     ],
 )
@@ -403,6 +408,35 @@ def test_a_request_that_cannot_be_read_is_refused(server: LoopbackServer, reques
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert b"Connection: close" in head
     assert json.loads(body)["error"]["code"].startswith(str(status))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("sizes", [[1], [7], [1000], [3, 50, 2]], ids=str)
+def test_a_request_may_come_in_chunks(server: LoopbackServer, sizes: list[int]) -> None:
+    """A body whose size its client does not tell ahead is read, with what chunks may have beside their data."""
+    body = json.dumps({"messages": user("Hi" * 50)}).encode()
+    left, chunks = body, b""
+    for size in itertools.cycle(sizes):
+        chunk, left = left[:size], left[size:]
+        chunks += b"%X ; a=b\r\n%b\r\n" % (len(chunk), chunk)
+        if not left:
+            break
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nAuthorization: Bearer k\r\nTransfer-Encoding: Chunked\r\n"
+    with connect(server) as connection:
+        connection.sendall(head + b"\r\n" + chunks + b"0\r\nA-Trailer: x\r\n\r\n")
+        connection.sendall(head + b"Connection: close\r\n\r\n" + chunks + b"0\r\n\r\n")
+        assert read_to_end(connection).count(b"HTTP/1.1 200 OK") == 2
+    assert [request.body for request in server.requests] == [body, body]
+
+
+def test_chunks_that_break_off_are_no_request(server: LoopbackServer) -> None:
+    """A client that goes away at any byte of its chunks has asked nothing."""
+    request = b"POST /v1/chat/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nA: b\r\n\r\n"
+    for end in range(request.index(b"2\r\n{"), len(request)):
+        with connect(server) as connection:
+            connection.sendall(request[:end])
+            connection.shutdown(socket.SHUT_WR)
+            assert read_to_end(connection) == b""
     assert server.requests == []
 
 
