@@ -7,24 +7,34 @@ import functools
 import http.client
 import io
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from .redaction import MASK, Redactor, is_secret_name
-from .request import Request, without_query
+from .request import WEB_PATH, Request, without_query
 
 _MAX_BODY = 50 * 1024 * 1024  # bytes that a compressed body may come to
 _MAX_DEPTH = 200  # of JSON that is compared as such
 _MAX_DIFFERENCES = 100  # that are counted
 _MAX_CANDIDATES = 500  # requests that are looked at for the nearest
 _SHOWN = 40  # characters of a value
+_FAR = 10**9  # characters, more than a body has: how far another method or path is
 
 _ABSENT = object()
+
+
+class Difference(NamedTuple):
+    """In what a request differs from one that was recorded."""
+
+    told: str
+    size: int
+    """How many characters of the two differ."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +55,12 @@ class RecordedRequest:
     def of(cls, request: Request, redactor: Redactor, prefix: str = "/v1") -> RecordedRequest:
         """Return what is recorded of a request; `prefix` is a path in whose place `/v1` may stand."""
         path = "/v1" + below(request.path, prefix)
+        body = _body(request.headers, redactor.hide(_unpacked(request)))
+        if path == WEB_PATH and isinstance(body.get("json"), dict):
+            body["json"].pop("id", None)  # the page makes up another one for each request
         _, mark, query = request.path.partition("?")
         path = redactor.hide_text(path) + mark + redactor.hide_query(query)
-        return cls(request.method, path, _body(request.headers, redactor.hide(_unpacked(request))))
+        return cls(request.method, path, body)
 
     @functools.cached_property
     def identity(self) -> str:
@@ -62,18 +75,18 @@ class RecordedRequest:
         query = self.path.partition("?")[2]
         return unquote(without_query(self.path)), sorted(parse_qsl(query, keep_blank_values=True))
 
-    def differences(self, asked: RecordedRequest) -> Iterator[str]:
+    def differences(self, asked: RecordedRequest) -> Iterator[Difference]:
         """Yield in what a request differs from this one, the most important first."""
         if self.method != asked.method:
-            yield f"the method: {self.method} was recorded, not {asked.method}"
+            yield Difference(f"the method: {self.method} was recorded, not {asked.method}", _FAR)
         (path, query), (other_path, other_query) = self._target, asked._target
         if path != other_path:
-            yield f"the path: {path} was recorded, not {other_path}"
+            yield Difference(f"the path: {path} was recorded, not {other_path}", _FAR + _gap(path, other_path)[1])
         yield from _differences("query", dict(query), dict(other_query))
         nothing: tuple[str, Any] = ("nothing", None)
         (kind, mine), (other_kind, other) = [next(iter(each.body.items()), nothing) for each in (self, asked)]
         if kind != other_kind:
-            yield f"the body: {kind} was recorded, not {other_kind}"
+            yield Difference(f"the body: {kind} was recorded, not {other_kind}", _FAR)
         elif kind == "form":
             yield from _differences("", _by_name(mine), _by_name(other))
         else:
@@ -89,20 +102,20 @@ def below(path: str, prefix: str) -> str:
     return path
 
 
-def nearest(recorded: Iterable[RecordedRequest], asked: RecordedRequest) -> tuple[RecordedRequest, list[str]] | None:
+def nearest(
+    recorded: Iterable[RecordedRequest], asked: RecordedRequest
+) -> tuple[RecordedRequest, list[Difference]] | None:
     """Return the request that differs least from another, and in what; None if there are none."""
-    best: tuple[RecordedRequest, list[str]] | None = None
+    best: tuple[RecordedRequest, list[Difference]] | None = None
+    least = math.inf
     # Of many, those at the same path.
     candidates = sorted(recorded, key=lambda each: (each.method, each._target[0]) != (asked.method, asked._target[0]))
     for each in candidates[:_MAX_CANDIDATES]:
         differences = list(islice(each.differences(asked), _MAX_DIFFERENCES))
-        if best is None or _weight(differences) < _weight(best[1]):
-            best = each, differences
+        size = sum(difference.size for difference in differences)
+        if size < least:
+            best, least = (each, differences), size
     return best
-
-
-def _weight(differences: list[str]) -> tuple[int, int]:
-    return sum(each.startswith(("the method:", "the path:")) for each in differences), len(differences)
 
 
 # Bodies
@@ -213,7 +226,7 @@ def _by_name(fields: Iterable[Mapping[str, str]]) -> dict[str, Any]:
     return {name: values[0] if len(values) == 1 else values for name, values in named.items()}
 
 
-def _differences(place: str, recorded: Any, asked: Any) -> Iterator[str]:
+def _differences(place: str, recorded: Any, asked: Any) -> Iterator[Difference]:
     """Yield where two values differ, as a program writes it, such as `messages[1].content`, and how."""
     if isinstance(recorded, dict) and isinstance(asked, dict):
         for name in {**recorded, **asked}:
@@ -224,19 +237,43 @@ def _differences(place: str, recorded: Any, asked: Any) -> Iterator[str]:
             items = [each[position] if position < len(each) else _ABSENT for each in (recorded, asked)]
             yield from _differences(f"{place}[{position}]", *items)
     elif recorded is _ABSENT:
-        yield f"{place}: it was not recorded, and is {_shown(asked)}"
+        yield Difference(f"{place}: it was not recorded, and is {_shown(asked)}", len(_as_json(asked)))
     elif asked is _ABSENT:
-        yield f"{place}: {_shown(recorded)} was recorded, and it is missing"
-    elif json.dumps(recorded) != json.dumps(asked):
-        start = 0
+        yield Difference(f"{place}: {_shown(recorded)} was recorded, and it is missing", len(_as_json(recorded)))
+    elif (mine := _as_json(recorded)) != (other := _as_json(asked)):
+        start, size = 0, _gap(mine, other)[1]
         if isinstance(recorded, str) and isinstance(asked, str):
-            pairs = zip(recorded, asked, strict=False)
-            same = next((place for place, (mine, other) in enumerate(pairs) if mine != other), 0)
-            start = max(0, same - _SHOWN // 2)
-        yield f"{place}: {_shown(recorded, start)} was recorded, not {_shown(asked, start)}"
+            start = max(0, _gap(recorded, asked)[0] - _SHOWN // 2)
+        yield Difference(f"{place}: {_shown(recorded, start)} was recorded, not {_shown(asked, start)}", size)
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _gap(one: str, other: str) -> tuple[int, int]:
+    """Return where two texts part, and how many characters lie between there and where they are the same again."""
+    start = _length_in_common(one, other)
+    end = _length_in_common(one[start:][::-1], other[start:][::-1])
+    return start, max(len(one), len(other)) - start - end
+
+
+def _length_in_common(one: str, other: str) -> int:
+    """Return how many characters two texts begin with that are the same."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:  # by halves, since texts may be long
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _shown(value: Any, start: int = 0) -> str:
-    """Return a value as JSON, a long one from about its `start` and not to its end."""
-    text = json.dumps(value[start:] if start else value, ensure_ascii=False)
-    return ("…" if start else "") + (text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+    """Return a value as JSON, a text from its `start` on, and a long one not to its end."""
+    if isinstance(value, str):
+        end = start + _SHOWN
+        return _as_json("…" * (start > 0) + value[start:end] + "…" * (end < len(value)))
+    text = _as_json(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -55,6 +56,10 @@ class Recorder:
         except UpstreamError as error:
             writer.write(service_error(502, str(error)))
             return
+        for name, target in answer.headers:
+            if name.lower() == "location" and 300 <= answer.status < 400 and "//" in without_query(target):
+                message = "%s: the service redirects to %s, where nothing is recorded: give that server as upstream="
+                _logger.warning(message, self.recording.path, redactor.hide_text(without_query(target)))
         take = _Take(self.recording, recorded, began, redactor, answer)
         with answer:
             if answer.is_over:
@@ -165,7 +170,7 @@ class Player:
             check_number("speed", speed)
             if not speed >= 0:
                 raise ValueError(f"speed={speed}: how many times as fast as recorded, or 0 for no pauses")
-        self._speed = speed or math.inf
+        self._speed = min(speed or math.inf, sys.float_info.max)
         self.recording = Recording.read(path)
         self._lock = threading.Lock()
         self._answers: dict[str, list[RecordedExchange]] = {}  # by their requests' identities
@@ -216,10 +221,11 @@ class Player:
         if found is None:
             return f"{message}: nothing was recorded"
         request, differences = found
-        told = "; ".join(differences[:_MAX_DIFFERENCES])
+        told = "; ".join(difference.told for difference in differences[:_MAX_DIFFERENCES])
         more = len(differences) - _MAX_DIFFERENCES
         told += f"; and {more} more" if more > 0 else ""
-        return f"{message}. The nearest, {request.method} {without_query(request.path)}, differs in {told}. Record anew"
+        found_at = f"{request.method} {without_query(request.path)}"
+        return f"{message}. The nearest, {found_at}, differs in {told}. To record anew, remove the file"
 
 
 def _sized(exchange: RecordedExchange) -> list[tuple[str, str]]:

@@ -107,6 +107,7 @@ class Recording:
         first = {"format": _FORMAT, "version": _VERSION, "upstream": self.upstream}
         try:
             with open(self.path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                os.chmod(self.path, 0o600)  # of which the umask may have left less
                 file.write(to_json(first) + b"\n")
         except FileExistsError:
             message = "it exists already, and a recording is not overwritten: replay it, remove it, or name another"
@@ -151,13 +152,15 @@ class Recording:
         reader = _Reader(exchanges.append)
         is_cut = False
         for number, line in enumerate(lines, start=2):
+            if not line.strip():  # an editor's
+                continue
             try:
                 reader.feed(json.loads(line))
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 is_cut = number == len(lines) + 1 and not line.endswith(b"\n")
                 if is_cut:  # whoever wrote it was ended in the middle
                     break
-                message = f"{path}, line {number}, is none of a recording's: mend the line, or record anew"
+                message = f"{path}, line {number}, can't be read as part of a recording: mend it, or record anew"
                 raise ValueError(f"{message} ({type(error).__name__}: {error})") from error
         if is_cut or reader.is_inside:
             _logger.warning("%s: the last exchange lacks its end, and is left out", path)

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from raw_server import RawServer, json_answer
 
 import chatanywhere
-from chatanywhere import Client
+from chatanywhere import BadRequestError, Client
 from chatanywhere.testing import Fault, LoopbackServer, Reply
 
 TIMEOUT = 20.0  # seconds; reached only when something hangs
@@ -679,9 +679,10 @@ def test_faults_strike_what_is_replayed(path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
-def test_only_its_owner_can_read_a_recording(path: Path) -> None:
+@pytest.mark.parametrize("umask", [0, 0o022, 0o777])
+def test_only_its_owner_can_read_a_recording(path: Path, umask: int) -> None:
     """The file has mode 0600 as soon as it is there, whatever the umask."""
-    before = os.umask(0)
+    before = os.umask(umask)
     try:
         with LoopbackServer.record(path, "http://127.0.0.1:9"):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -831,6 +832,13 @@ def test_a_recording_that_is_not_there_names_the_remedy(tmp_path: Path) -> None:
         LoopbackServer.replay(tmp_path)
 
 
+def test_blank_lines_do_not_matter(two_exchanges: bytes, tmp_path: Path) -> None:
+    """A recording may be given room between its lines, and behind them."""
+    path = tmp_path / "chat.rec"
+    path.write_bytes(two_exchanges.replace(b"\n", b"\n\n \r\n"))
+    assert replayed(path, lambda server: post(server, chat("2"))).status_code == 200
+
+
 def test_an_empty_recording_answers_nothing(path: Path) -> None:
     """A recording without exchanges is one, and says of each request that nothing was recorded."""
     LoopbackServer.record(path, "http://127.0.0.1:9").start().close()
@@ -848,6 +856,15 @@ def test_a_speed_is_a_number(two_exchanges: bytes, tmp_path: Path, speed: Any) -
         TypeError if not isinstance(speed, (int, float)) or speed is True else ValueError, match="speed"
     ):
         LoopbackServer.replay(path, speed)
+
+
+@pytest.mark.parametrize("speed", [10**400, 1e308, math.inf, 0, -0.0])
+def test_a_speed_may_be_as_high_as_one_likes(path: Path, speed: float) -> None:
+    """Whatever leaves no pause is a speed."""
+    with LoopbackServer(["Hi"]) as upstream:
+        first = record_from(path, upstream, post)
+    with LoopbackServer.replay(path, speed) as server:
+        assert post(server).content == first.content
 
 
 def test_a_file_that_can_not_be_written_is_told_of(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -905,6 +922,9 @@ ECHOES: dict[str, Callable[[str], str]] = {
     "in JSON in JSON": lambda key: json.dumps(json.dumps(json.dumps(key).replace("/", "\\/").replace("+", "\\u002b"))),
     "in a URL in a URL": lambda key: quote(quote(key, safe=""), safe=""),
     "by numbers": lambda key: "".join(f"\\u{ord(letter):04x}" for letter in key),
+    "by numbers of HTML": lambda key: "".join(f"&#{ord(letter)};" for letter in key),
+    "by hexadecimal numbers of HTML": lambda key: "".join(f"&#x{ord(letter):X};" for letter in key),
+    "by numbers of Python": lambda key: "".join(f"\\x{ord(letter):02x}" for letter in key),
     "in base64": lambda key: base64.b64encode(f"user:{key}".encode()).decode(),
     "in base64 for URLs": lambda key: base64.urlsafe_b64encode(f"{key}!".encode()).decode(),
 }
@@ -941,13 +961,24 @@ def test_an_echo_of_the_key_is_not_recorded(path: Path, raw_server: RawServer, e
         (CHAT, {"headers": {"X-Auth-Token": KEY}}),
         (CHAT, {"headers": {"Proxy-Authorization": f"Bearer {KEY}"}}),
         (CHAT, {"headers": {"x-goog-api-key": KEY}}),
+        (CHAT, {"headers": {"X-API-Key-Id": KEY}}),
+        (CHAT, {"headers": {"X-Jwt": KEY}}),
+        (CHAT, {"headers": {"X-Passwd": KEY}}),
+        (CHAT, {"headers": {"X-User-Pwd": KEY}}),
         (CHAT, {"headers": {"Cookie": f"a=b; session={KEY}"}}),
         (CHAT, {"headers": {"OpenAI-Organization": KEY}}),
         (f"{CHAT}?key={quote(KEY, safe='')}&a=b", {}),
         (f"{CHAT}?api-key={quote(KEY, safe='')}", {}),
+        (f"{CHAT}?app_key={quote(KEY, safe='')}", {}),
+        (f"{CHAT}?code={quote(KEY, safe='')}", {}),
+        (f"{CHAT}?secret={quote(KEY, safe='')}", {}),
+        (f"{CHAT}?X-Amz-Security-Token={quote(KEY, safe='')}", {}),
         (CHAT, {"json": chat(api_key=KEY)}),
         (CHAT, {"json": chat(options=[{"apiKey": KEY, "x": 1}])}),
+        (CHAT, {"json": chat(secret=KEY)}),
+        (CHAT, {"json": chat(login={"passwd": KEY})}),
         (CHAT, {"data": {"api_key": KEY, "a": "b"}}),
+        (CHAT, {"data": {"jwt": KEY, "a": "b"}}),
         (CHAT, {"files": {"api_key": (None, KEY), "a": (None, "b")}}),
     ],
 )
@@ -1330,6 +1361,31 @@ def test_what_differs_may_be_anything(path: Path, method: str, where: str, body:
         assert "Hiyyy" in told
 
 
+LONG = "Lorem ipsum dolor sit amet. " * 1000
+ASKED = ["What is the capital of France?", "Tell me a joke about Ada.", f"{LONG}Sum it up.", "Say this: " + "x" * 50]
+
+
+@pytest.mark.parametrize(
+    ("text", "recorded", "asked"),
+    [
+        ("Tell me a story about Ada.", "Tell me a joke about Ada.", "Tell me a story about Ada."),
+        ("What is the capital of Spain?", "…t is the capital of France?", "…t is the capital of Spain?"),
+        ("Tell me a joke about Ada. Now.", "…me a joke about Ada.", "…me a joke about Ada. Now."),
+        (f"{LONG}Sum it.", "…lor sit amet. Sum it up.", "…lor sit amet. Sum it."),
+        ("Say this: " + "x" * 60, "…" + "x" * 20, "…" + "x" * 30),
+        ("Say that: " + "x" * 50, "Say this: " + "x" * 30 + "…", "Say that: " + "x" * 30 + "…"),
+    ],
+)
+def test_the_nearest_has_most_in_common(path: Path, text: str, recorded: str, asked: str) -> None:
+    """Of requests that differ in the same place the nearest in its words is named, and shown where they part."""
+    with LoopbackServer() as upstream, LoopbackServer.record(path, upstream.url) as server:
+        for each in ASKED:
+            post(server, chat(each))
+    told = replayed(path, lambda server: post(server, chat(text))).json()["error"]["message"]
+    assert f"differs in messages[0].content: {json.dumps(recorded, ensure_ascii=False)} was recorded" in told
+    assert f"was recorded, not {json.dumps(asked, ensure_ascii=False)}. To record anew" in told
+
+
 def test_a_key_is_not_told_with_what_differs(path: Path) -> None:
     """The error shows neither the key that was recorded nor the one that is sent."""
     with LoopbackServer() as upstream:
@@ -1340,6 +1396,38 @@ def test_a_key_is_not_told_with_what_differs(path: Path) -> None:
 
 
 # Clients
+
+
+def test_the_web_protocol_is_replayed(path: Path) -> None:
+    """Its requests have an id that is made up for each, which makes no difference; what is asked does."""
+
+    def ask(server: LoopbackServer, text: str = "Hi") -> str:
+        with Client(base_url=server.url, protocol="web", proxy="", retry=None) as client:
+            return client.complete(text).text
+
+    with LoopbackServer() as upstream:
+        first = record_from(path, upstream, ask)
+    assert replayed(path, ask) == first
+    with pytest.raises(BadRequestError, match="no answer to this POST"):
+        replayed(path, lambda server: ask(server, "Ho"))
+
+
+def test_a_redirect_is_passed_on_and_told_of(
+    path: Path, raw_server: RawServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not followed; the log says that what is there is not recorded, and shows no key."""
+    target = f"https://other.example/v1?key={KEY}"
+    raw_server.answer(f"HTTP/1.1 307 Elsewhere\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    def ask(server: LoopbackServer) -> requests.Response:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        url = server.url + CHAT
+        return requests.post(url, json=chat(), headers=headers, timeout=TIMEOUT, allow_redirects=False)
+
+    assert record_from(path, raw_server, ask).headers["Location"] == target
+    assert "redirects to https://other.example/v1, where nothing is recorded" in caplog.text
+    assert KEY not in caplog.text + path.read_text()
+    assert replayed(path, ask).status_code == 307
 
 
 def ask_as_a_program(client: Client) -> list[Any]:
