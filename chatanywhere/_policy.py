@@ -161,6 +161,8 @@ class Retry:
         if isinstance(error, APIStatusError):
             status = error.status_code
             transient = status in (408, 409, 425, 429) or status >= 500 or status < 300
+            if any(name.lower() == "x-should-retry" and said == "false" for name, said in error.headers.items()):
+                return False  # OpenAI's servers know
             return transient and not isinstance(error, _LASTING) and not self._is_too_long(error)
         if isinstance(error.__cause__, ssl.SSLCertVerificationError):
             return False  # it will not be another one

@@ -6,7 +6,10 @@ and `entered` enters in the way that there is.
 
 from __future__ import annotations
 
+import datetime
 import inspect
+import json
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -177,6 +180,13 @@ def chunk(delta: dict[str, Any], **choice: Any) -> dict[str, Any]:
     }
 
 
+class Named(pydantic.BaseModel):
+    """What a program has other names for than the service."""
+
+    text: str = pydantic.Field(alias="content")
+    role: str = "user"
+
+
 # Whole answers -----------------------------------------------------------------------------------------------
 
 asking("a whole answer", replies=["Pleased to meet you, 小明. 🎉"])
@@ -220,6 +230,13 @@ asking(
 asking("fields of the body that have no keyword", replies=["Hi"], extra_body={"top_k": 5, "model": "other", "x": None})
 asking("headers of a call", replies=["Hi"], extra_headers={"X-Title": "t", "OpenAI-Project": "p"})
 asking("parameters of the URL", replies=["Hi"], extra_query={"api-version": "1", "many": ["a", "b"], "yes": True})
+asking("moments in the body", replies=["Hi"], metadata={"at": datetime.datetime(2026, 1, 2, 3, 4)})
+asking(
+    "models in the body",
+    replies=["Hi"],
+    messages=[*HELLO, Named(content="a", role="user")],
+    extra_body={"last": Named(content="b"), "all": [Named(content="c")]},
+)
 asking("messages as a tuple", replies=["Hi"], messages=tuple(HELLO))
 asking(
     "parts of a message",
@@ -559,6 +576,25 @@ failing("a type for create", response_format=Person)
 @case(faults=(Fault.status(503, first=1),), replies=["Hi"], max_retries=1, kinds="fails")
 async def a_retry(_: Any, client: Any) -> Any:
     return await got(create(client))
+
+
+@case(default_headers={"X-A": "1", "X-B": "2"})
+async def headers_in_another_case(module: Any, client: Any) -> Any:
+    return await got(create(client, extra_headers={"x-a": module.omit, "x-b": "3", "authorization": "Bearer other"}))
+
+
+@case(kinds="fails")
+async def another_host(_: Any, client: Any) -> Any:
+    client.base_url = f"{str(client.base_url).rstrip('/')}/there"
+    return await got(create(client))
+
+
+@case(replies=["Hi"])
+async def methods_of_old(_: Any, client: Any) -> Any:
+    completion = await got(create(client))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydantic's: there are newer ones
+        return [json.loads(completion.json()), completion.dict(), completion.copy()]
 
 
 @case(faults=(Fault.status(500),), replies=["Hi"], max_retries=1, kinds="fails")

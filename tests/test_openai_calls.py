@@ -123,6 +123,7 @@ def failure(error: BaseException) -> dict[str, Any]:
     response = getattr(error, "response", None)
     if response is not None:
         read["response"] = response.status_code, response.headers.get("content-type"), response.headers["Date"][:3]
+        read["text"] = response.text.strip()
         read["url"] = re.sub(r":\d+", "", f"{response.request.method} {response.request.url}")
     if hasattr(error, "completion"):
         read["completion"] = without_chance(error.completion.model_dump())

@@ -23,6 +23,7 @@ BACKED: dict[str, list[str]] = {
         "annotations and audio and a function call",
         "test_objects_are_copied_and_pickled",
         "test_objects_can_be_changed",
+        "methods of old",
     ],
     "Results as messages": [
         "an answer in a conversation",
@@ -42,7 +43,11 @@ BACKED: dict[str, list[str]] = {
     "`embeddings.create(…)`": ["embeddings", "embeddings as numbers", "embeddings in base64"],
     "`models.list()`, `models.retrieve(…)`": ["models", "a model"],
     "`with_raw_response`": ["the answer as it came", "a stream as it came", "test_answers_as_they_came"],
-    "`with_options(…)`, `copy(…)`": ["a client with other options", "test_settings_can_be_read_and_changed"],
+    "`with_options(…)`, `copy(…)`": [
+        "a client with other options",
+        "another host",
+        "test_settings_can_be_read_and_changed",
+    ],
     "`timeout=`, `max_retries=`, `default_headers=`, `default_query=`, `organization=`, `project=`": [
         "settings of a client",
         "headers of a call",
@@ -63,6 +68,10 @@ BACKED: dict[str, list[str]] = {
     "`timeout=30`": ["test_what_timeouts_mean", "test_one_deadline_for_the_whole_call"],
     "A call that ran out of time": ["test_one_deadline_for_the_whole_call", "test_silence_is_not_asked_again"],
     "`error.message`, `str(error)`": ["test_errors_are_of_both_libraries"],
+    "`except APIError`, `except APIStatusError`": ["test_some_errors_are_of_more_classes"],
+    "`error.response`, `with_raw_response`": ["a stream that is refused", "test_answers_as_they_came"],
+    "`close()`": ["test_a_closed_client_asks_again"],
+    '`extra_headers={"Authorization": omit}`': ["test_arguments_that_cannot_be_used", "headers in another case"],
     "A redirect": ["test_a_redirect_is_not_followed"],
     '`base_url="https://host"`': ["test_the_next_host_is_asked", "test_a_bare_host_gets_v1"],
     "An option that is not known": ["an option that there is not", "test_arguments_that_cannot_be_used"],
@@ -78,7 +87,7 @@ BACKED: dict[str, list[str]] = {
     "A stream that stops with neither a finish reason nor `[DONE]`": ["test_a_stream_without_its_end_is_an_error"],
     "`stream.cancel()`": ["test_a_stream_is_cancelled_from_another_thread"],
     "This service's errors": ["a balance that is too low", "test_errors_are_of_both_libraries"],
-    "A quota that is spent": ["test_a_quota_that_is_spent_is_not_asked_again"],
+    "A quota that is spent, a request that is refused": ["test_what_is_refused_for_good_is_not_asked_again"],
     "An error, a page or other JSON with status 200": [
         "test_an_error_in_a_good_answer_is_an_error",
         "test_what_is_no_answer_is_an_error",

@@ -277,7 +277,11 @@ def test_settings_can_be_read_and_changed(server: LoopbackServer) -> None:
         moved.models.list()
         assert (moved.timeout, other.requests[0].headers["X-A"], other.requests[0].headers["X-B"]) == (5, None, "2")
         assert other.requests[0].headers["Authorization"] == "Bearer changed"
-    assert server.requests[0].headers["Authorization"] == "Bearer changed"
+        client.base_url = other.url
+        client.models.list()
+        assert [each.headers["X-A"] for each in other.requests] == [None, "1"]
+        assert client.base_url == f"{other.url}/"
+    assert [each.headers["Authorization"] for each in server.requests] == ["Bearer changed"]
     assert "changed" not in repr(client)
     with pytest.raises(ValueError, match="one of them"):
         client.copy(default_query={}, set_default_query={})
@@ -346,6 +350,7 @@ def test_arguments_that_cannot_be_used(server: LoopbackServer) -> None:
     for options, words in [
         ({"top_k": 1}, "extra_body"),
         ({"extra_headers": "x"}, "dict"),
+        ({"extra_headers": {"authorization": openai.omit}}, "another value"),
         ({"timeout": "x"}, "number"),
         ({"messages": object()}, "messages"),
         ({"stop": {"a"}}, "stop"),
@@ -500,13 +505,44 @@ def test_a_redirect_is_not_followed(raw_server: RawServer) -> None:
     assert error.status_code == 308
 
 
-def test_a_quota_that_is_spent_is_not_asked_again() -> None:
-    """Waiting a little does not help, so there is one request, whatever max_retries is."""
-    with LoopbackServer(faults=[Fault.status(429, "limited to 200 requests per day")]) as server:
-        with pytest.raises(openai.RateLimitError) as caught:
-            client_of(server, max_retries=5).chat.completions.create(**ASK)
-        assert len(server.requests) == 1
-    assert isinstance(caught.value, QuotaExceededError)
+REFUSALS: dict[str, tuple[bytes, type[ChatAnywhereError]]] = {
+    "a quota that is spent": (
+        json_answer({"error": {"message": "limited to 200 requests per day"}}, "429 Too Many Requests"),
+        QuotaExceededError,
+    ),
+    "a request that is refused": (
+        json_answer({"error": {"message": "no"}}, "400 Bad Request\r\nX-Should-Retry: true"),
+        openai.BadRequestError,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_is_refused_for_good_is_not_asked_again(name: str, raw_server: RawServer) -> None:
+    """Waiting a little does not help, so there is one request, whatever max_retries and headers say."""
+    answer, kind = REFUSALS[name]
+    raw_server.answer(answer)
+    with pytest.raises(kind):
+        client_of(raw_server, max_retries=5).chat.completions.create(**ASK)
+    assert len(raw_server.requests) == 1
+
+
+def test_some_errors_are_of_more_classes(raw_server: RawServer) -> None:
+    """What is told within a stream is caught by its status too, and what parse() can't read as an APIError."""
+    told = b'data: {"error": {"message": "busy", "code": "insufficient_quota"}}\n\n'
+    raw_server.answer(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + told)
+    error = failed(raw_server, stream=True)
+    assert isinstance(error, QuotaExceededError)
+    assert error.status_code == 200
+    assert issubclass(openai.LengthFinishReasonError, openai.APIError)
+
+
+def test_a_closed_client_asks_again(server: LoopbackServer) -> None:
+    """It may be closed twice, and used after that."""
+    client = client_of(server)
+    client.close()
+    client.close()
+    assert client.models.list().data
 
 
 def test_answers_that_cannot_be_read_are_output_errors() -> None:

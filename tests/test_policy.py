@@ -216,6 +216,13 @@ def test_what_stays_wrong_is_not_tried_again(fault: Fault, error: type[ChatAnywh
     assert outcome.attempts == 1
 
 
+def test_a_service_that_says_so_is_not_asked_again(raw_server: RawServer) -> None:
+    """`x-should-retry: false` goes before what the status says."""
+    raw_server.answer(b"HTTP/1.1 500 Internal Server Error\r\nX-Should-Retry: false\r\nContent-Length: 0\r\n\r\n")
+    assert isinstance(failure(Client("k", base_url=raw_server.url, retry=AT_ONCE)), InternalServerError)
+    assert len(raw_server.requests) == 1
+
+
 TIMEOUTS = [
     (Fault.timeout(), Timeout(read=0.2), "headers"),
     (Fault.timeout(after=0), Timeout(read=0.2), "read"),

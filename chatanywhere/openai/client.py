@@ -21,8 +21,9 @@ from .request import (
     given,
     is_streamed,
     limits,
-    merged,
+    merged_headers,
     not_given,
+    own,
     retry,
 )
 from .resources import (
@@ -68,7 +69,7 @@ class _Face(Generic[ClientT]):
 
     Attributes:
         client: the client beneath, a `chatanywhere.Client` or `AsyncClient`.
-        api_key, base_url, organization, project, timeout, max_retries: as they were given; they may be changed.
+        api_key, organization, project, timeout, max_retries: as they were given; they may be changed.
     """
 
     client: ClientT
@@ -101,13 +102,13 @@ class _Face(Generic[ClientT]):
         self._custom_headers = dict(default_headers or {})
         self._custom_query = dict(default_query or {})
         self._key_provider: Callable[[], Any] | None = api_key if callable(api_key) else None
-        self.base_url = ""
+        self._base_url = ""
         self.api_key = ""
         if client is None:
             url, key = _found(base_url, "-" if self._key_provider else api_key)
             client = self._make(key, url)
             first, _, query = (url if isinstance(url, str) else url[0] if url else _DEFAULT_URL).partition("?")
-            self.base_url = first.rstrip("/") + "/" + (f"?{query}" if query else "")
+            self._base_url = first.rstrip("/") + "/" + (f"?{query}" if query else "")
             self.api_key = "" if self._key_provider else key or _variable("CHATANYWHERE_API_KEY") or ""
         self.client = client
         self._own_key = self.api_key  # that the client sends by itself
@@ -119,6 +120,16 @@ class _Face(Generic[ClientT]):
 
     def _make(self, api_key: str | None, base_url: Url | None) -> ClientT:
         raise NotImplementedError
+
+    @property
+    def base_url(self) -> str:
+        """What is asked; "" for what a `client=` asks. Another one makes a client beneath of its own."""
+        return self._base_url
+
+    @base_url.setter
+    def base_url(self, url: Any) -> None:
+        other = self.copy(base_url=url)
+        self.client, self._base_url, self._own_key = other.client, other._base_url, other._own_key
 
     @property
     def default_headers(self) -> dict[str, Any]:
@@ -172,7 +183,7 @@ class _Face(Generic[ClientT]):
         if base_url is not None:
             return type(self)(api_key=key, base_url=base_url, **settings)
         duplicate = type(self)(client=self.client, **settings)
-        duplicate.base_url, duplicate._own_key = self.base_url, self._own_key
+        duplicate._base_url, duplicate._own_key = self._base_url, self._own_key
         duplicate._key_provider = key if callable(key) else None
         duplicate.api_key = "" if callable(key) else key or ""
         return duplicate
@@ -220,13 +231,14 @@ class _Face(Generic[ClientT]):
         if key != self._own_key:
             headers["Authorization"] = f"Bearer {key}"
         headers = {name: value for name, value in headers.items() if value is not None}
-        headers |= merged(self._custom_headers, how, "extra_headers")
+        headers = merged_headers(headers, self._custom_headers, own(how, "extra_headers"))
+        query = {**self._custom_query, **own(how, "extra_query")}
         return Asked(
             # Without the query of the base URL, which may be a key.
             APIRequest(method, self.base_url.partition("?")[0].rstrip("/") + path),
             path,
             body,
-            merged(self._custom_query, how, "extra_query"),
+            {name: value for name, value in query.items() if given(value)},
             {"headers": headers, **self._limits(how.get("timeout", not_given), streamed=streamed)},
         )
 

@@ -162,6 +162,8 @@ def adapted(request: APIRequest) -> Iterator[None]:
 
 def adapt(error: ChatAnywhereError, request: APIRequest) -> None:
     """Give an error what programs read on those of OpenAI's library, and the class that they catch there."""
+    if "request" in vars(error):  # it has it already, and its body is what is read on OpenAI's
+        return
     told: dict[str, Any] = {"request": request, "body": None}
     if isinstance(error, APIStatusError):
         if not error.attempts:  # nothing has been sent

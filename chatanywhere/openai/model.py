@@ -142,6 +142,9 @@ class BaseModel:
             duplicate._request_id = self._request_id
         return duplicate
 
+    if not TYPE_CHECKING:  # deprecated by pydantic, and still called by programs
+        copy = model_copy
+
     # What it is made of ---------------------------------------------------------------------------------------
 
     def model_dump(
@@ -192,6 +195,9 @@ class BaseModel:
     def to_json(self, *, indent: int | None = 2, use_api_names: bool = True, **options: Any) -> str:
         """Return it as JSON, without the fields that did not come; see `to_dict`."""
         return self.model_dump_json(indent=indent, **{"exclude_unset": True, **options})
+
+    if not TYPE_CHECKING:  # as `copy`
+        dict, json = model_dump, model_dump_json
 
     def _dump(self, how: _How, include: Any, exclude: Any) -> dict[str, Any]:
         known = self._fields()

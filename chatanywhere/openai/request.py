@@ -88,7 +88,7 @@ def chat(
     """
     options = dict(options)
     how = {name: options.pop(name) for name in _HOW & options.keys()}
-    extra_body = options.pop("extra_body", None) or {}
+    extra_body = _extra_body(options)
     for name in options:
         if name not in _OPTIONS:
             remedy = f"to send it as a field of the body, use extra_body={{{name!r}: …}}"
@@ -98,8 +98,14 @@ def chat(
     kind = options.get("response_format")
     if isinstance(kind, type):
         raise TypeError(f"response_format={kind.__name__}: {function}() takes a dict; parse() and stream() take types")
-    fields = {"messages": messages, "model": model, "stream": stream, **options, **extra_body}
-    return {name: plain(value) for name, value in fields.items() if given(value)}, how
+    fields = {"messages": messages, "model": model, "stream": stream, **options}
+    return {**plain(fields), **extra_body}, how
+
+
+def _extra_body(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the fields of the body that have no keyword out of options, and return them."""
+    fields: dict[str, Any] = plain(options.pop("extra_body", None) or {}, by_alias=True)
+    return fields
 
 
 def is_streamed(body: Mapping[str, Any] | None) -> bool:
@@ -112,10 +118,10 @@ def embeddings(arguments: Mapping[str, Any]) -> ChatArguments:
     known = ("input", "model", "dimensions", "encoding_format", "user")
     fields = {name: arguments[name] for name in known if name in arguments}
     how = {name: value for name, value in arguments.items() if name not in known}
-    extra_body = how.pop("extra_body", None) or {}
+    extra_body = _extra_body(how)
     if not given(fields.get("encoding_format", omit)):
         fields["encoding_format"] = "base64"  # which is shorter, and decoded here
-    return {name: plain(value) for name, value in {**fields, **extra_body}.items() if given(value)}, how
+    return {**plain(fields), **extra_body}, how
 
 
 def model_path(model: str) -> str:
@@ -129,7 +135,7 @@ def model_path(model: str) -> str:
     return f"/models/{quote(model, safe=':@')}"
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, *, by_alias: bool = False) -> Any:
     """Return an argument with the objects in it as dicts: without the fields that did not come, as OpenAI's does."""
     if isinstance(value, str):
         return value
@@ -138,12 +144,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.to_dict(mode="json")
     if isinstance(value, Mapping):
-        return {name: plain(item) for name, item in value.items() if given(item)}
+        return {name: plain(item, by_alias=by_alias) for name, item in value.items() if given(item)}
     if hasattr(value, "model_fields_set") and not isinstance(value, type):  # pydantic's
-        return value.model_dump(exclude_unset=True, mode="json")
+        return value.model_dump(exclude_unset=True, mode="json", by_alias=by_alias)
     if isinstance(value, (Sequence, Iterator, ValuesView)) and not isinstance(value, (bytes, bytearray, memoryview)):
-        return [plain(item) for item in value]
-    return value
+        return [plain(item, by_alias=by_alias) for item in value]
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def check_how(how: Mapping[str, Any]) -> None:
@@ -157,16 +163,30 @@ def check_how(how: Mapping[str, Any]) -> None:
             raise TypeError(f"got an unexpected keyword argument {name!r}: use extra_body= or extra_query=")
 
 
-def merged(defaults: Mapping[str, Any], how: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return headers or parameters of the client with those of a call, without what is not given.
+def own(how: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the headers or parameters of a call.
 
     Raises:
-        TypeError: the call's are no dict.
+        TypeError: they are no dict.
     """
-    own = how.get(name)
-    if own is not None and not isinstance(own, Mapping):
-        raise TypeError(f"{name} must be a dict, not {type(own).__name__}")
-    return {key: value for key, value in {**defaults, **(own or {})}.items() if given(value)}
+    value = how.get(name)
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
+    return value or {}
+
+
+def merged_headers(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return headers of which the later ones replace the earlier ones, or take them away: `omit`.
+
+    Raises:
+        TypeError: the key is to be taken away.
+    """
+    found: dict[str, tuple[str, Any]] = {}
+    for layer in layers:
+        found |= {str(name).lower(): (name, value) for name, value in layer.items()}  # case says nothing
+    if "authorization" in found and not given(found["authorization"][1]):
+        raise TypeError("the key is sent with every request: put another value of 'Authorization' in its place")
+    return {name: value for name, value in found.values() if given(value)}
 
 
 def limits(timeout: Any, *, streamed: bool) -> Timeout:
