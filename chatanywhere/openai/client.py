@@ -13,6 +13,7 @@ from .._policy import DEFAULT
 from .errors import APIRequest, APIResponse, ResponseHeaders, adapted
 from .reading import completion_of
 from .request import (
+    CHATS,
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
     Asked,
@@ -216,10 +217,8 @@ class _Face(Generic[ClientT]):
         key: str,
         method: str,
         path: str,
-        body: dict[str, Any] | None = None,
-        *,
+        body: dict[str, Any] | None,
         how: Mapping[str, Any],
-        streamed: bool = False,
     ) -> Asked:
         """Return what a call asks; `how` has what was given of `extra_headers`, `extra_query` and `timeout`.
 
@@ -239,7 +238,7 @@ class _Face(Generic[ClientT]):
             path,
             body,
             {name: value for name, value in query.items() if given(value)},
-            {"headers": headers, **self._limits(how.get("timeout", not_given), streamed=streamed)},
+            {"headers": headers, **self._limits(how.get("timeout", not_given), streamed=is_streamed(body))},
         )
 
     if not TYPE_CHECKING:
@@ -312,13 +311,15 @@ class OpenAI(_Face[Client]):
     def _key(self) -> str:
         return self._key_provider() if self._key_provider else self.api_key
 
-    def _chat(self, asked: Asked) -> ChatCompletion | ChunkStream[ChatCompletionChunk]:
+    def _chat(self, body: dict[str, Any], how: Mapping[str, Any]) -> ChatCompletion | ChunkStream[ChatCompletionChunk]:
+        asked = self._asked(self._key(), "POST", CHATS, body, how)
         with adapted(asked.request):
-            if is_streamed(asked.body):
+            if is_streamed(body):
                 return ChunkStream(self.client.stream("", **asked.as_chat()), asked.request)
             return completion_of(self.client.complete("", stream=None, **asked.as_chat()))
 
-    def _fetch(self, asked: Asked) -> APIResponse:
+    def _fetch(self, method: str, path: str, body: dict[str, Any] | None, how: Mapping[str, Any]) -> APIResponse:
+        asked = self._asked(self._key(), method, path, body, how)
         with adapted(asked.request):
             return _response(self.client.request(**asked.as_request()), asked)
 
@@ -360,14 +361,18 @@ class AsyncOpenAI(_Face["AsyncClient"]):
         key: Any = self._key_provider()
         return str(await key if inspect.isawaitable(key) else key)
 
-    async def _chat(self, asked: Asked) -> ChatCompletion | AsyncChunkStream[ChatCompletionChunk]:
+    async def _chat(
+        self, body: dict[str, Any], how: Mapping[str, Any]
+    ) -> ChatCompletion | AsyncChunkStream[ChatCompletionChunk]:
+        asked = self._asked(await self._key(), "POST", CHATS, body, how)
         with adapted(asked.request):
-            if is_streamed(asked.body):
+            if is_streamed(body):
                 chunks = AsyncChunkStream[ChatCompletionChunk](self.client.stream("", **asked.as_chat()), asked.request)
                 return await chunks.__aenter__()
             return completion_of(await self.client.complete("", stream=None, **asked.as_chat()))
 
-    async def _fetch(self, asked: Asked) -> APIResponse:
+    async def _fetch(self, method: str, path: str, body: dict[str, Any] | None, how: Mapping[str, Any]) -> APIResponse:
+        asked = self._asked(await self._key(), method, path, body, how)
         with adapted(asked.request):
             return _response(await self.client.request(**asked.as_request()), asked)
 

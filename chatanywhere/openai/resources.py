@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mappi
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, overload
 
-from .errors import APIResponse, RawAPIResponse
+from .errors import RawAPIResponse
 from .parsing import Wanted, parsed
 from .reading import embeddings_of, object_of
-from .request import CHATS, Asked, absent, chat, embeddings, given, is_streamed, model_path, omit
+from .request import CHATS, absent, chat, embeddings, given, model_path, omit
 from .stream import AsyncChatCompletionStreamManager, AsyncChunkStream, ChatCompletionStreamManager, ChunkStream
 from .types import (
     ChatCompletion,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .._config import Model
     from ..typing import MessagesLike
     from .client import AsyncOpenAI, OpenAI  # noqa: F401  what resources are of
-    from .request import BodyOptions, CallOptions, ChatArguments, CreateOptions, ParseOptions
+    from .request import BodyOptions, CallOptions, CreateOptions, ParseOptions
 
     Kind = _TypeVar("Kind", default=Any)
 
@@ -85,7 +85,7 @@ class ChatCompletions(Resource["OpenAI"]):
             ChatAnywhereError: the service can't be reached, is too slow, or answers with an error.
             TypeError, ValueError: an argument can't be sent. Nothing has been.
         """
-        return self._ask(chat("create", messages, model, stream, options))
+        return self._face._chat(*chat("create", messages, model, stream, options))
 
     def parse(
         self,
@@ -108,7 +108,7 @@ class ChatCompletions(Resource["OpenAI"]):
             pydantic.ValidationError: it is not what was asked for.
         """
         wanted = Wanted(response_format, options.get("tools", omit), strict=True)
-        completion: Any = self._ask(chat("parse", messages, model, False, options, wanted))
+        completion: Any = self._face._chat(*chat("parse", messages, model, False, options, wanted))
         return parsed(completion, wanted)
 
     def stream(
@@ -124,16 +124,8 @@ class ChatCompletions(Resource["OpenAI"]):
         Arguments are those of `parse`, though tools need not be strict; what that raises, reading the events does.
         """
         wanted = Wanted(response_format, options.get("tools", omit))
-        ask: Any = partial(self._ask, chat("stream", messages, model, True, options, wanted))
+        ask: Any = partial(self._face._chat, *chat("stream", messages, model, True, options, wanted))
         return ChatCompletionStreamManager(ask, wanted)
-
-    def _ask(self, prepared: ChatArguments) -> ChatCompletion | ChunkStream[ChatCompletionChunk]:
-        return self._face._chat(self._asked(prepared))
-
-    def _asked(self, prepared: ChatArguments) -> Asked:
-        body, how = prepared
-        face = self._face
-        return face._asked(face._key(), "POST", CHATS, body, how=how, streamed=is_streamed(body))
 
     @property
     def with_raw_response(self) -> RawChatCompletions:
@@ -146,11 +138,11 @@ class RawChatCompletions(Resource["OpenAI"]):
 
     def create(self, *, messages: Any, model: Any, stream: bool | None = omit, **options: Any) -> RawAPIResponse[Any]:
         """Ask as `ChatCompletions.create` does, and return the answer as it came."""
-        asked = self._face.chat.completions._asked(chat("create", messages, model, stream, options))
+        body, how = chat("create", messages, model, stream, options)
         if stream:
-            chunks: Any = self._face._chat(asked)
+            chunks: Any = self._face._chat(body, how)
             return RawAPIResponse(chunks.response, lambda: chunks)
-        response = self._face._fetch(asked)
+        response = self._face._fetch("POST", CHATS, body, how)
         return RawAPIResponse(response, partial(object_of, response, ChatCompletion))
 
     def parse(
@@ -158,8 +150,8 @@ class RawChatCompletions(Resource["OpenAI"]):
     ) -> RawAPIResponse[ParsedChatCompletion[Any]]:
         """Ask as `ChatCompletions.parse` does, and return the answer as it came."""
         wanted = Wanted(response_format, options.get("tools", omit), strict=True)
-        asked = self._face.chat.completions._asked(chat("parse", messages, model, False, options, wanted))
-        response = self._face._fetch(asked)
+        body, how = chat("parse", messages, model, False, options, wanted)
+        response = self._face._fetch("POST", CHATS, body, how)
         return RawAPIResponse(response, lambda: parsed(object_of(response, ChatCompletion), wanted))
 
 
@@ -202,11 +194,8 @@ class EmbeddingCalls(Resource["OpenAI"]):
         """
         arguments = {"input": input, "model": model, "dimensions": dimensions, "user": user}
         body, how = embeddings({**arguments, "encoding_format": encoding_format, **options})
-        return embeddings_of(self._fetch(body, how), decoded=not given(encoding_format))
-
-    def _fetch(self, body: dict[str, Any], how: Mapping[str, Any]) -> APIResponse:
-        face = self._face
-        return face._fetch(face._asked(face._key(), "POST", "/embeddings", body, how=how))
+        response = self._face._fetch("POST", "/embeddings", body, how)
+        return embeddings_of(response, decoded=not given(encoding_format))
 
     @property
     def with_raw_response(self) -> RawEmbeddings:
@@ -220,7 +209,7 @@ class RawEmbeddings(Resource["OpenAI"]):
     def create(self, *, input: Any, model: str, **options: Any) -> RawAPIResponse[CreateEmbeddingResponse]:
         """Ask as `client.embeddings.create` does, and return the answer as it came."""
         body, how = embeddings({"input": input, "model": model, **options})
-        response = self._face.embeddings._fetch(body, how)
+        response = self._face._fetch("POST", "/embeddings", body, how)
         decoded = not given(options.get("encoding_format", omit))
         return RawAPIResponse(response, partial(embeddings_of, response, decoded=decoded))
 
@@ -230,8 +219,7 @@ class Models(Resource["OpenAI"]):
 
     def list(self, **how: Unpack[CallOptions]) -> ModelPage:
         """Return the models that the service has."""
-        face = self._face
-        return object_of(face._fetch(face._asked(face._key(), "GET", "/models", how=how)), ModelPage)
+        return object_of(self._face._fetch("GET", "/models", None, how), ModelPage)
 
     def retrieve(self, model: str, **how: Unpack[CallOptions]) -> ListedModel:
         """Return one model by its name.
@@ -239,8 +227,7 @@ class Models(Resource["OpenAI"]):
         Raises:
             NotFoundError: there is no such model.
         """
-        face = self._face
-        return object_of(face._fetch(face._asked(face._key(), "GET", model_path(model), how=how)), ListedModel)
+        return object_of(self._face._fetch("GET", model_path(model), None, how), ListedModel)
 
 
 # Async -------------------------------------------------------------------------------------------------------
@@ -270,7 +257,7 @@ class AsyncChatCompletions(Resource["AsyncOpenAI"]):
         self, *, messages: MessagesLike, model: Model, stream: bool | None = omit, **options: Unpack[CreateOptions]
     ) -> ChatCompletion | AsyncChunkStream[ChatCompletionChunk]:
         """Ask, and return the whole answer, or with `stream=True` its chunks; see `ChatCompletions.create`."""
-        return await self._ask(chat("create", messages, model, stream, options))
+        return await self._face._chat(*chat("create", messages, model, stream, options))
 
     async def parse(
         self,
@@ -282,7 +269,7 @@ class AsyncChatCompletions(Resource["AsyncOpenAI"]):
     ) -> ParsedChatCompletion[Kind]:
         """Ask for an instance of a type, and return the answer with it; see `ChatCompletions.parse`."""
         wanted = Wanted(response_format, options.get("tools", omit), strict=True)
-        completion: Any = await self._ask(chat("parse", messages, model, False, options, wanted))
+        completion: Any = await self._face._chat(*chat("parse", messages, model, False, options, wanted))
         return parsed(completion, wanted)
 
     def stream(
@@ -295,16 +282,8 @@ class AsyncChatCompletions(Resource["AsyncOpenAI"]):
     ) -> AsyncChatCompletionStreamManager[Kind]:
         """Return an async context manager that asks when it is entered; see `ChatCompletions.stream`."""
         wanted = Wanted(response_format, options.get("tools", omit))
-        ask: Any = partial(self._ask, chat("stream", messages, model, True, options, wanted))
+        ask: Any = partial(self._face._chat, *chat("stream", messages, model, True, options, wanted))
         return AsyncChatCompletionStreamManager(ask, wanted)
-
-    async def _ask(self, prepared: ChatArguments) -> ChatCompletion | AsyncChunkStream[ChatCompletionChunk]:
-        return await self._face._chat(await self._asked(prepared))
-
-    async def _asked(self, prepared: ChatArguments) -> Asked:
-        body, how = prepared
-        face = self._face
-        return face._asked(await face._key(), "POST", CHATS, body, how=how, streamed=is_streamed(body))
 
     @property
     def with_raw_response(self) -> AsyncRawChatCompletions:
@@ -319,11 +298,11 @@ class AsyncRawChatCompletions(Resource["AsyncOpenAI"]):
         self, *, messages: Any, model: Any, stream: bool | None = omit, **options: Any
     ) -> RawAPIResponse[Any]:
         """Ask as `ChatCompletions.create` does, and return the answer as it came."""
-        asked = await self._face.chat.completions._asked(chat("create", messages, model, stream, options))
+        body, how = chat("create", messages, model, stream, options)
         if stream:
-            chunks: Any = await self._face._chat(asked)
+            chunks: Any = await self._face._chat(body, how)
             return RawAPIResponse(chunks.response, lambda: chunks)
-        response = await self._face._fetch(asked)
+        response = await self._face._fetch("POST", CHATS, body, how)
         return RawAPIResponse(response, partial(object_of, response, ChatCompletion))
 
     async def parse(
@@ -331,8 +310,8 @@ class AsyncRawChatCompletions(Resource["AsyncOpenAI"]):
     ) -> RawAPIResponse[ParsedChatCompletion[Any]]:
         """Ask as `ChatCompletions.parse` does, and return the answer as it came."""
         wanted = Wanted(response_format, options.get("tools", omit), strict=True)
-        asked = await self._face.chat.completions._asked(chat("parse", messages, model, False, options, wanted))
-        response = await self._face._fetch(asked)
+        body, how = chat("parse", messages, model, False, options, wanted)
+        response = await self._face._fetch("POST", CHATS, body, how)
         return RawAPIResponse(response, lambda: parsed(object_of(response, ChatCompletion), wanted))
 
 
@@ -370,11 +349,8 @@ class AsyncEmbeddingCalls(Resource["AsyncOpenAI"]):
         """Return the vectors of a text, of several, or of tokens; see `EmbeddingCalls.create`."""
         arguments = {"input": input, "model": model, "dimensions": dimensions, "user": user}
         body, how = embeddings({**arguments, "encoding_format": encoding_format, **options})
-        return embeddings_of(await self._fetch(body, how), decoded=not given(encoding_format))
-
-    async def _fetch(self, body: dict[str, Any], how: Mapping[str, Any]) -> APIResponse:
-        face = self._face
-        return await face._fetch(face._asked(await face._key(), "POST", "/embeddings", body, how=how))
+        response = await self._face._fetch("POST", "/embeddings", body, how)
+        return embeddings_of(response, decoded=not given(encoding_format))
 
     @property
     def with_raw_response(self) -> AsyncRawEmbeddings:
@@ -388,7 +364,7 @@ class AsyncRawEmbeddings(Resource["AsyncOpenAI"]):
     async def create(self, *, input: Any, model: str, **options: Any) -> RawAPIResponse[CreateEmbeddingResponse]:
         """Ask as `client.embeddings.create` does, and return the answer as it came."""
         body, how = embeddings({"input": input, "model": model, **options})
-        response = await self._face.embeddings._fetch(body, how)
+        response = await self._face._fetch("POST", "/embeddings", body, how)
         decoded = not given(options.get("encoding_format", omit))
         return RawAPIResponse(response, partial(embeddings_of, response, decoded=decoded))
 
@@ -401,8 +377,7 @@ class AsyncModels(Resource["AsyncOpenAI"]):
         return AsyncModelList(partial(self._list, how))
 
     async def _list(self, how: Mapping[str, Any]) -> ModelPage:
-        face = self._face
-        return object_of(await face._fetch(face._asked(await face._key(), "GET", "/models", how=how)), ModelPage)
+        return object_of(await self._face._fetch("GET", "/models", None, how), ModelPage)
 
     async def retrieve(self, model: str, **how: Unpack[CallOptions]) -> ListedModel:
         """Return one model by its name.
@@ -410,10 +385,7 @@ class AsyncModels(Resource["AsyncOpenAI"]):
         Raises:
             NotFoundError: there is no such model.
         """
-        face = self._face
-        return object_of(
-            await face._fetch(face._asked(await face._key(), "GET", model_path(model), how=how)), ListedModel
-        )
+        return object_of(await self._face._fetch("GET", model_path(model), None, how), ListedModel)
 
 
 class AsyncModelList:

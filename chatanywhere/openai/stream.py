@@ -51,6 +51,8 @@ class StreamResponse(APIResponse):
 class _ChunkSource(Generic[T]):
     """What blocking and async streams have in common."""
 
+    _stream: BaseStream[Any]
+
     def __init__(self, stream: BaseStream[Any], request: APIRequest) -> None:
         self._stream = stream
         self._request = request
@@ -76,9 +78,10 @@ class ChunkStream(_ChunkSource[T]):
     Iterating raises `ChatAnywhereError`, whose `partial` is the text that had come.
     """
 
+    _stream: Stream[Any]
+
     def __init__(self, stream: Stream[Any], request: APIRequest) -> None:
         super().__init__(stream, request)
-        self._blocking = stream
         self._iterator = stream.chunks()
 
     def __iter__(self) -> Iterator[T]:
@@ -93,7 +96,7 @@ class ChunkStream(_ChunkSource[T]):
 
     def close(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
-        self._blocking.close()
+        self._stream.close()
 
     def __enter__(self) -> ChunkStream[T]:
         return self
@@ -107,9 +110,10 @@ class ChunkStream(_ChunkSource[T]):
 class AsyncChunkStream(_ChunkSource[T]):
     """The chunks of an answer as they come: an async iterator, and an async context manager; see `ChunkStream`."""
 
+    _stream: AsyncStream[Any]
+
     def __init__(self, stream: AsyncStream[Any], request: APIRequest) -> None:
         super().__init__(stream, request)
-        self._waiting = stream
         self._iterator = stream.chunks()
 
     def __aiter__(self) -> AsyncIterator[T]:
@@ -124,11 +128,11 @@ class AsyncChunkStream(_ChunkSource[T]):
 
     async def close(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
-        await self._waiting.aclose()
+        await self._stream.aclose()
 
     async def __aenter__(self) -> AsyncChunkStream[T]:
         with adapted(self._request):
-            await self._waiting.__aenter__()
+            await self._stream.__aenter__()
         return self
 
     async def __aexit__(
@@ -142,6 +146,8 @@ class AsyncChunkStream(_ChunkSource[T]):
 
 class _EventSource(Generic[T]):
     """What blocking and async streams of events have in common."""
+
+    _chunks: _ChunkSource[ChatCompletionChunk]
 
     def __init__(self, chunks: _ChunkSource[ChatCompletionChunk], wanted: Wanted) -> None:
         self._chunks = chunks
@@ -170,9 +176,7 @@ class _EventSource(Generic[T]):
 class ChatCompletionStream(_EventSource[T]):
     """What an answer tells while it comes: an iterator of events. Made by entering `chat.completions.stream(…)`."""
 
-    def __init__(self, chunks: ChunkStream[ChatCompletionChunk], wanted: Wanted) -> None:
-        super().__init__(chunks, wanted)
-        self._source = chunks
+    _chunks: ChunkStream[ChatCompletionChunk]
 
     def __iter__(self) -> Iterator[ChatCompletionStreamEvent]:
         return self
@@ -181,7 +185,7 @@ class ChatCompletionStream(_EventSource[T]):
         while True:
             for event in self._events:
                 return event
-            self._take(next(self._source))
+            self._take(next(self._chunks))
 
     def until_done(self) -> ChatCompletionStream[T]:
         """Read to the end."""
@@ -200,7 +204,7 @@ class ChatCompletionStream(_EventSource[T]):
 
     def close(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
-        self._source.close()
+        self._chunks.close()
 
     def __enter__(self) -> ChatCompletionStream[T]:
         return self
@@ -214,9 +218,7 @@ class ChatCompletionStream(_EventSource[T]):
 class AsyncChatCompletionStream(_EventSource[T]):
     """What an answer tells while it comes: an async iterator of events; see `ChatCompletionStream`."""
 
-    def __init__(self, chunks: AsyncChunkStream[ChatCompletionChunk], wanted: Wanted) -> None:
-        super().__init__(chunks, wanted)
-        self._source = chunks
+    _chunks: AsyncChunkStream[ChatCompletionChunk]
 
     def __aiter__(self) -> AsyncIterator[ChatCompletionStreamEvent]:
         return self
@@ -225,7 +227,7 @@ class AsyncChatCompletionStream(_EventSource[T]):
         while True:
             for event in self._events:
                 return event
-            self._take(await self._source.__anext__())
+            self._take(await self._chunks.__anext__())
 
     async def until_done(self) -> AsyncChatCompletionStream[T]:
         """Read to the end."""
@@ -239,7 +241,7 @@ class AsyncChatCompletionStream(_EventSource[T]):
 
     async def close(self) -> None:
         """Release the connection; an answer that has not ended is cancelled. May be called again."""
-        await self._source.close()
+        await self._chunks.close()
 
     async def __aenter__(self) -> AsyncChatCompletionStream[T]:
         return self
