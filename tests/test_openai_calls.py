@@ -22,6 +22,9 @@ theirs = pytest.importorskip("openai")
 NEWEST = "moderation" in theirs.types.chat.ChatCompletion.model_fields
 """Whether it has all the fields that ours have; those that it has not are None in ours, and not compared."""
 
+NEWER = ("moments in the body", "models in the body", "headers in another case")
+"""What the oldest version can't send."""
+
 HEADERS = ["authorization", "content-type", "openai-organization", "openai-project", "x-a", "x-b", "x-c", "x-title"]
 
 ERRORS = [
@@ -144,8 +147,8 @@ def no_chance(monkeypatch: pytest.MonkeyPatch, ca_file: Path) -> None:
 def test_both_do_the_same(name: str, face: str) -> None:
     """One changed line of imports changes nothing that is sent, returned or caught."""
     case = CASES[name]
-    if not NEWEST and (name, face) == ("the events of a tool call", "async"):
-        pytest.skip("the oldest version takes strict tools only there")
+    if not NEWEST and (name in NEWER or (name, face) == ("the events of a tool call", "async")):
+        pytest.skip("the oldest version can't do that")
     expected, found = run(theirs, case, face), run(ours, case, face)
     assert found.requests == expected.requests
     result, wanted = without_chance(described(found.result)), without_chance(described(expected.result))
