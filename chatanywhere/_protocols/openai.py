@@ -151,9 +151,10 @@ class _EventDecoder(Decoder[Event]):
         if done or self._reader.is_whole():
             return
         unknown = self._sse.unknown
-        if unknown and not (self.chunks or self._sse.has_comments):
+        is_silent = not (self.chunks or self._sse.has_comments)
+        if unknown and is_silent:
             raise ProtocolError(_with_words("the answer is text", unknown))
-        what = "the stream ended with neither a finish reason nor [DONE]"
+        what = "the answer is empty" if is_silent else "the stream ended with neither a finish reason nor [DONE]"
         raise StreamInterruptedError(_with_words(what, unknown + self._reader.shown))
 
 

@@ -456,10 +456,11 @@ def test_a_stream_without_its_end_was_interrupted(end: bytes) -> None:
 
 
 def test_an_empty_stream_was_interrupted() -> None:
-    """No bytes at all are no answer on the openai protocol."""
+    """No bytes at all are no answer on the openai protocol, and the error says so."""
     events, error = openai()
     assert events == []
     assert isinstance(error, StreamInterruptedError)
+    assert str(error) == "the answer is empty"
 
 
 MALFORMED = {
