@@ -46,6 +46,8 @@ sent_at = excluded.sent_at, attempts = NULL, seconds = NULL, completion = NULL, 
 _ENDED = """UPDATE calls SET state = ?, attempts = ?, seconds = ?, completion = ?, error = ?, ended_at = ?
 WHERE key = ? AND number = ?"""
 _OPEN = "UPDATE calls SET state = 'open' WHERE key = ? AND number = ?"
+_NOT_SPENT = """UPDATE spent SET requests = requests - 1 WHERE model = ? AND minute =
+(SELECT CAST(sent_at / 60 AS INTEGER) FROM calls WHERE key = ? AND number = ?)"""
 _SPENT = """INSERT INTO spent VALUES (?, ?, ?, ?) ON CONFLICT (model, minute) DO UPDATE SET
 requests = requests + excluded.requests, tokens = tokens + excluded.tokens"""
 _FIND = "SELECT state, attempts, seconds, completion, error FROM calls WHERE key = ? AND number = ?"
@@ -79,12 +81,14 @@ class Journal:
         in_doubt: calls that were on their way when an earlier run was ended.
 
     Raises:
-        ValueError: the file is something else, or of another version. It is left as it is.
+        ValueError: the path names no file, or the file is something else, or of another version. It is left as it is.
         RuntimeError: another run holds it.
         OSError: it can't be opened.
     """
 
     def __init__(self, path: str | os.PathLike[str], today: Callable[[], float]) -> None:
+        if os.fspath(path) in ("", ":memory:"):
+            raise ValueError(f"journal={path!r} is no file: leave journal= out to keep nothing")
         self._path = os.path.abspath(os.fspath(path))
         self._today = today
         self.on_failure: Callable[[OSError], object] = lambda _: None
@@ -128,7 +132,10 @@ class Journal:
     def spent_since(self, moment: float) -> tuple[int, int]:
         """Return the requests and the tokens that have been spent since then, which is in seconds since 1970."""
         asked = "SELECT coalesce(sum(requests), 0), coalesce(sum(tokens), 0) FROM spent WHERE minute >= ?"
-        requests, tokens = self._reading.execute(asked, (int(moment // 60),)).fetchone()
+        try:
+            requests, tokens = self._reading.execute(asked, (int(moment // 60),)).fetchone()
+        except sqlite3.Error as exc:
+            raise _failure(self._path, exc) from exc
         return requests, tokens
 
     # What it is told ----------------------------------------------------------------------------------------
@@ -140,8 +147,7 @@ class Journal:
 
     def refuse(self, key: bytes, number: int, model: str) -> None:
         """The service refused to make it, so it is not spent."""
-        spent = _SPENT, (model, int(self._today() // 60), -1, 0)
-        self._put(None, (_OPEN, (key, number)), spent)
+        self._put(None, (_OPEN, (key, number)), (_NOT_SPENT, (model, key, number)))
 
     def end(self, key: bytes, number: int, model: str, row: Row, tokens: int, then: Then) -> None:
         """It has ended, and cost so many tokens; `then` is done when that has been committed."""
@@ -166,12 +172,14 @@ class Journal:
                     for statement, values in statements:
                         self._writing.execute(statement, values)
                 self._writing.execute("COMMIT")
-            except sqlite3.Error as exc:
+                for _, then in entries:
+                    if then is not None:
+                        then()
+            except (
+                Exception
+            ) as exc:  # SQLite's, or that of a value which it can't keep: nobody is left to wait for ever
                 self.on_failure(_failure(self._path, exc))
                 return
-            for _, then in entries:
-                if then is not None:
-                    then()
 
     def close(self) -> None:
         """Commit what has been told, and let go of the file. May be called again."""
@@ -213,7 +221,7 @@ def _check(path: str) -> None:
         )
 
 
-def _failure(path: str, error: sqlite3.Error) -> OSError:
+def _failure(path: str, error: Exception) -> OSError:
     return OSError(f"the journal {path} can't be used: {error}")
 
 

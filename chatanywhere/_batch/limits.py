@@ -150,7 +150,7 @@ class Limiter:
     def end(self, entry: list[float] | None, tokens: int | None) -> None:
         """It has ended, and cost so many tokens; None if the service refused to do it."""
         if tokens is None:
-            self.requests -= 1
+            self.requests = max(0, self.requests - 1)  # it may have been sent on the day before
         if entry is not None and self._tokens is not None:
             self._tokens.correct(entry, tokens or 0)
         if tokens:

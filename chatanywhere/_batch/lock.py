@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
 from contextlib import suppress
 
+_TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 _held: set[str] = set()  # by this process: on network file systems, a process does not lock itself out
 
 
@@ -30,7 +32,10 @@ class FileLock:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
             try:
                 _lock(self._file)
-            except OSError:
+            except OSError as exc:
+                if exc.errno not in _TAKEN:
+                    os.close(self._file)
+                    raise OSError(exc.errno, f"the file system has no locks: {exc.strerror}", self._path) from exc
                 holder = os.read(self._file, 300).decode(errors="replace").strip()
                 os.close(self._file)
                 raise RuntimeError(_taken(path, f"process {holder}" if holder else "another process")) from None
@@ -38,8 +43,12 @@ class FileLock:
                 break
             os.close(self._file)  # who held it has just removed it
         _held.add(self._path)
-        os.ftruncate(self._file, 0)
-        os.write(self._file, f"{os.getpid()} on {socket.gethostname()}\n".encode())
+        try:
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()} on {socket.gethostname()}\n".encode())
+        except OSError as exc:  # the disk is full
+            self.release()
+            raise OSError(exc.errno, exc.strerror, self._path) from exc
 
     def release(self) -> None:
         """Let go of it. May be called again."""

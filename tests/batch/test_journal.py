@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -290,6 +291,57 @@ def test_a_path_that_can_t_be_a_file_says_so(name: str, tmp_path: Path) -> None:
         opened(tmp_path / name)
 
 
+@pytest.mark.parametrize("path", ["", ":memory:"])
+def test_what_names_no_file_is_refused(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite would keep it nowhere, and a file of that name is not what is wanted."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="leave journal= out"):
+        opened(path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_is_full_before_the_journal_is_there_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the file; when there is room again, the journal can be made."""
+
+    def write(file: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lock.os, "write", write)
+    with pytest.raises(OSError, match=r"No space left .*run\.sqlite\.lock"):
+        opened(tmp_path / "run.sqlite")
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == []
+    opened(tmp_path / "run.sqlite").close()
+
+
+def test_a_file_system_without_locks_is_not_held_by_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some network file systems are: the error says what is missing."""
+
+    def no_lock(file: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock, "_lock", no_lock)
+    with pytest.raises(OSError, match=r"no locks: No locks available.*run\.sqlite\.lock"):
+        opened(tmp_path / "run.sqlite")
+
+
+def test_a_request_that_is_refused_after_midnight_is_none_of_the_day_before(tmp_path: Path) -> None:
+    """It was counted for the minute in which it was sent, and is taken back there."""
+    now = [86400.0 - 1]
+    journal = Journal(tmp_path / "run.sqlite", lambda: now[0])
+    for number in range(3):
+        journal.send(b"k", number, "m", nothing)
+    now[0] += 2
+    journal.refuse(b"k", 0, "m")
+    journal.close()
+    journal = opened(tmp_path / "run.sqlite")
+    assert journal.spent_since(86400) == (0, 0)
+    assert journal.spent_since(0) == (2, 0)
+    journal.close()
+
+
 def test_a_network_file_system_gets_a_warning_and_no_wal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """WAL needs memory that is shared, which two machines have not."""
     monkeypatch.setattr(journal_module, "is_on_network", lambda path: True)
@@ -345,6 +397,29 @@ def test_a_full_disk_hands_out_nothing_that_is_not_kept(tmp_path: Path) -> None:
     assert 0 < len(results) <= states["done"] < 500
 
 
+def test_what_the_journal_cannot_keep_ends_the_run(tmp_path: Path) -> None:
+    """A name that is no text is told as an error, and nobody waits for ever."""
+    with LoopbackServer() as server:
+        run = Client("k", base_url=server.url).map(["a", {"prompt": "b", "model": "\ud800"}], journal=tmp_path / "j")
+        results, error = take_all(run)
+        assert isinstance(error, OSError)
+        assert "can't be used: 'utf-8' codec can't encode" in str(error)
+        assert len(results) <= 1
+    opened(tmp_path / "j").close()
+
+
+def test_a_journal_that_cannot_tell_what_was_spent_is_not_held(tmp_path: Path) -> None:
+    """The error names the file, whose lock is free."""
+    file = tmp_path / "run.sqlite"
+    opened(file).close()
+    connection = sqlite3.connect(file)
+    connection.execute("DROP TABLE spent")
+    connection.close()
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"run\.sqlite can't be used: no such table"):
+            Client("k", base_url="http://127.0.0.1:9").map(["a"], journal=file)
+
+
 # What is written of answers and errors
 
 
@@ -391,7 +466,19 @@ def test_an_error_is_read_as_it_was_written() -> None:
     assert str(other) == "KeyError: 'x'"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"usage": 5}', '{"tool_calls": [{"a": 1}]}', '{"nothing": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"chunks": "?"}',
+        '{"chunks": "AAAA"}',
+        '{"usage": 5}',
+        '{"tool_calls": [{"a": 1}]}',
+        '{"nothing": 1}',
+    ],
+)
 def test_what_is_no_answer_is_a_value_error(text: str) -> None:
     """A journal that somebody has edited is no reason for a crash of another kind."""
     with pytest.raises(ValueError, match=r"."):
