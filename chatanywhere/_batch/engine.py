@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -133,7 +134,8 @@ class Engine:
         if isinstance(error, ChatAnywhereError):
             wait = getattr(error, "retry_after", None)
             if resume_at is None and wait is not None:
-                resume_at = datetime.fromtimestamp(self._today() + wait, timezone.utc)
+                with suppress(OverflowError, ValueError, OSError):  # a service may name any number
+                    resume_at = datetime.fromtimestamp(self._today() + wait, timezone.utc)
             error.resume_at = resume_at
 
     # What goes out ------------------------------------------------------------------------------------------
@@ -233,6 +235,8 @@ class Engine:
         self._tally.pay(task.model, completion)
         self._answers += 1
         self._trouble.end()
+        if self._gate.held_until > now:  # it has refused others, and has them wait
+            self._trouble.since = now
         self._probing = self._probing and self._sleeps_until is not None  # else it was sent before the sleep
         result = Result(task.index, task.id, task.prompt, completion, None, task.attempts, round(now - task.began, 6))
         self._count(result)
@@ -253,8 +257,12 @@ class Engine:
         task.attempts -= 1
         task.refused = True
         task.clock = None  # the time in the queue is not the call's
-        if self.error is None:
+        if self.error is not None:
+            return
+        if task.refusals < 2:
             self._queue.appendleft(task)
+        else:
+            self._queue.append(task)  # it may be the prompt that is refused, and not the moment
 
     def _failed_attempt(self, task: Task, error: BaseException) -> Result | None:
         task.refusals = 0

@@ -18,16 +18,16 @@ LONGEST_TROUBLE = 600.0
 """Seconds without any answer after which a run stops."""
 
 _DAILY = re.compile(r"每日|每天|per day|daily|requests_per_day|tokens_per_day", re.IGNORECASE)
-_NO_ANSWER = re.compile("模型无返回结果|no response", re.IGNORECASE)
+_OF_THE_PROMPT = re.compile("模型无返回结果|no response|request too large", re.IGNORECASE)
 
 
 def as_refusal(error: BaseException) -> APIStatusError | None:
     """Return an error with which the service says that it has no time for a request; None for any other."""
-    if isinstance(error, RateLimitError):
-        return None if isinstance(error, QuotaExceededError) else error
-    if isinstance(error, InternalServerError) and error.status_code == 503:
-        return None if _NO_ANSWER.search(error.message) else error
-    return None
+    if isinstance(error, QuotaExceededError) or not isinstance(error, (RateLimitError, InternalServerError)):
+        return None
+    if isinstance(error, InternalServerError) and error.status_code != 503:
+        return None
+    return None if _OF_THE_PROMPT.search(error.message) else error
 
 
 def as_stop(error: BaseException) -> ChatAnywhereError | None:

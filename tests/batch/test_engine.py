@@ -120,6 +120,58 @@ def test_no_answer_of_the_model_is_an_attempt() -> None:
     assert result.attempts == len(world.sent) == 3
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_prompt_that_is_too_large_is_no_matter_of_time(status: int) -> None:
+    """What asks for more tokens than a minute has is never answered, so that is an attempt, and the others go on."""
+
+    def service(now: float, task: Task) -> tuple[float, Answer]:
+        words = "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 37000."
+        return (0.1, refusal(status=status, words=words)) if task.index % 10 == 0 else (0.1, completion())
+
+    world = World(200, service).run()
+    assert [result.attempts for result in world.results if result.error is not None] == [3] * 20
+    assert len(world.results) == 200
+    assert world.now < 60
+
+
+def test_prompts_that_are_always_refused_do_not_keep_the_others_from_being_asked() -> None:
+    """From their second refusal on they are asked behind those that wait, which so have their answers soon."""
+    answered: list[float] = []
+
+    def service(now: float, task: Task) -> tuple[float, Answer]:
+        if task.index % 20 == 7:
+            return 0.01, refusal()
+        answered.append(now)
+        return 0.3, completion()
+
+    World(400, service, concurrency=32).run()
+    assert len(answered) == 380
+    assert answered[-1] < 60
+
+
+@pytest.mark.parametrize("wait", [1e18, 1e300])
+def test_a_wait_beyond_all_calendars_loses_no_answer(wait: float) -> None:
+    """A service may name any number; those on their way have their results, and nobody knows when it goes on."""
+    broke = QuotaExceededError("no money", status_code=429, code="insufficient_quota")
+    broke.retry_after = wait
+    world = World(9, lambda now, task: (0.1, broke) if task.index == 2 else (0.2, completion()), concurrency=4).run()
+    assert sorted(result.index for result in world.results) == [0, 1, 3]
+    assert world.engine.error is broke
+    assert broke.resume_at is None
+
+
+def test_a_refusal_for_a_day_stops_the_run_though_others_were_on_their_way() -> None:
+    """10 minutes after the last answer, and not when a day has gone by."""
+
+    def service(now: float, task: Task) -> tuple[float, Answer]:
+        return (0.1, refusal(retry_after=86400.0)) if task.index == 0 else (5.0, completion())
+
+    world = World(50, service, concurrency=4).run()
+    assert isinstance(world.engine.error, RateLimitError)
+    assert len(world.results) == 3
+    assert world.now == pytest.approx(605, abs=1)
+
+
 def test_ten_minutes_without_an_answer_end_the_run() -> None:
     """It stops with the refusal, and says how many are left."""
     world = World(50, lambda now, task: (0.1, refusal(retry_after=30.0))).run()
