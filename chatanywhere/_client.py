@@ -382,7 +382,8 @@ class Client:
             max_errors: ends it so at that many.
             on_quota: `"wait"` sleeps until the next day when a quota of the day is spent, and then tries once an hour
                 until there is one.
-            reuse: prompts that ask the same share one answer. Else each is asked.
+            reuse: prompts that ask the same share one answer, which is kept in memory for those that may follow. Else
+                each is asked.
             retry_failed: whether those are asked again that have failed in an earlier run with the same journal.
             progress: True draws a bar, which needs the extra `batch`; a function is called with a `Progress` at each
                 step, by whoever iterates. What it raises ends the run.

@@ -151,7 +151,8 @@ class Asker:
         return call
 
     def _key(self, body: bytes, models: tuple[str, ...]) -> bytes:
-        asked = {name: value for name, value in json.loads(body).items() if value is not None}
+        fields = json.loads(body, parse_float=_number)
+        asked = {name: value for name, value in fields.items() if value is not None}
         for name in self._service.settings.wire.transient:
             asked.pop(name, None)
         if len(models) > 1:
@@ -203,6 +204,12 @@ def _keywords(prompt: Any) -> dict[str, Any]:
     if "messages" not in keywords:
         raise TypeError("a dict has the keywords of a call, and needs messages or prompt: a message goes into a list")
     return keywords
+
+
+def _number(written: str) -> float:
+    """A number of JSON's, where 1.0 is 1."""
+    number = float(written)
+    return int(number) if number.is_integer() else number
 
 
 def _place(base_url: str) -> str:

@@ -23,15 +23,12 @@ class AsyncRun(BaseRun[Parsed]):
     take. Cancelling the task that waits for one ends the run.
     """
 
-    _is_read = False  # by a task
-
     def __aiter__(self) -> AsyncIterator[Result[Parsed]]:
         return self
 
     async def __anext__(self) -> Result[Parsed]:
-        if self._is_read:
+        if not self._turn.acquire(blocking=False):
             raise RuntimeError("another task is reading this run")
-        self._is_read = True
         self._runner.start()
         try:
             await anyio.lowlevel.checkpoint()  # a journal is faster than the loop's other tasks would like
@@ -41,7 +38,7 @@ class AsyncRun(BaseRun[Parsed]):
             await self.aclose()
             raise
         finally:
-            self._is_read = False
+            self._turn.release()
         if result is not None:
             return result
         error = self._finish()

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
 
@@ -54,17 +54,21 @@ class BaseRun(Generic[Parsed]):
         concurrency, limits = options["concurrency"], options["limits"] or Limits()
         asker = Asker(service, call_options)
         self._tell = teller(options["progress"])
+        self._tally = Tally(time.monotonic, _length(prompts), options["prices"])
         journal = None if options["journal"] is None else Journal(options["journal"], time.time)
         spent = (0, 0)
         if journal is not None:
-            spent = journal.spent_since(limits.day_start(time.time()).timestamp())
+            try:
+                spent = journal.spent_since(limits.day_start(time.time()).timestamp())
+            except BaseException:
+                journal.close()
+                raise
             if journal.in_doubt:
                 logger.warning(
                     "%d prompts were on their way when an earlier run ended: those that are asked again may be "
                     "billed twice",
                     journal.in_doubt,
                 )
-        self._tally = Tally(time.monotonic, len(prompts) if isinstance(prompts, Sized) else None, options["prices"])
         engine = Engine(
             self._tally,
             concurrency=concurrency,
@@ -93,6 +97,7 @@ class BaseRun(Generic[Parsed]):
         self._next_index = 0
         self._end: End | None = None
         self._is_raised = False
+        self._turn = threading.Lock()  # held by the thread or task that waits for a result
         # The threads know the runner only, so that a run which is forgotten ends, at the latest with the program.
         self._close_runner = weakref.finalize(self, self._runner.close)
 
@@ -129,7 +134,9 @@ class BaseRun(Generic[Parsed]):
         elif index not in self._held:
             if self._end is None:
                 return None
-            index = min(self._held)  # those before it have none
+            self._held = dict(sorted(self._held.items()))  # those between them have none
+            self._in_order = False
+            index = next(iter(self._held))
         self._next_index = index + 1
         self._runner.handed_out()
         return self._held.pop(index)
@@ -152,12 +159,6 @@ class Run(BaseRun[Parsed]):
     result asked for. Leaving the `with` block ends it, and so does forgetting it, as a loop over `client.map(…)` does
     that is left: no call is started, those that are running are cancelled, and the journal is committed.
     """
-
-    def __init__(
-        self, service: Service, prompts: Iterable[Any], options: MapOptions, call_options: Mapping[str, Any]
-    ) -> None:
-        super().__init__(service, prompts, options, call_options)
-        self._turn = threading.Lock()  # held by the thread that iterates
 
     def __iter__(self) -> Iterator[Result[Parsed]]:
         return self
@@ -199,12 +200,22 @@ class Run(BaseRun[Parsed]):
         self.close()
 
 
+def _length(prompts: Iterable[Any]) -> int | None:
+    """Return how many there are, None if they don't know, as some that have a length in principle."""
+    try:
+        return len(prompts) if isinstance(prompts, Sized) else None
+    except (TypeError, NotImplementedError):
+        return None
+
+
 def _check(prompts: Iterable[Any], options: MapOptions) -> None:
     """Hold the arguments of `map` against what they may be.
 
     Raises:
         TypeError, ValueError: one is something else.
     """
+    if isinstance(prompts, AsyncIterable) and not isinstance(prompts, Iterable):
+        raise TypeError("prompts must be an iterable, which a thread can read: [prompt async for prompt in prompts]")
     if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
         raise TypeError(f"prompts must be an iterable of prompts, not {type(prompts).__name__}: [prompt] is one")
     if hasattr(prompts, "columns"):

@@ -9,7 +9,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -264,12 +264,17 @@ def test_a_prompt_that_can_t_be_sent_is_named(prompt: Any, words: str, face: Fac
     assert words in str(error)
 
 
+async def asked_one_by_one() -> AsyncIterator[str]:
+    yield "a"
+
+
 @pytest.mark.parametrize(
     ("prompts", "options", "words"),
     [
         ("Hello", {}, r"\[prompt\]"),
         ({"prompt": "Hello"}, {}, r"\[prompt\]"),
         (5, {}, "iterable"),
+        (asked_one_by_one(), {}, r"\[prompt async for"),
         (["a"], {"concurrency": 0}, "concurrency=0"),
         (["a"], {"concurrency": "9"}, "concurrency must be an int"),
         (["a"], {"concurrency": True}, "concurrency must be an int"),
@@ -300,6 +305,45 @@ def test_wrong_arguments_are_refused_at_once(
         with pytest.raises((TypeError, ValueError), match=words):
             each.map(prompts, **options)
     assert server.requests == []
+
+
+class NobodyKnows:
+    """As a data set of PyTorch's, which has a length in principle."""
+
+    def __len__(self) -> int:
+        raise TypeError("has no length")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["a", "b"])
+
+
+def test_prompts_need_not_know_how_many_they_are(client: Client) -> None:
+    """As with a generator."""
+    run = client.map(NobodyKnows())
+    assert texts(run) == ["said a", "said b"]
+    assert run.progress.waiting == 0
+
+
+def test_a_length_that_breaks_holds_no_journal(client: Client, tmp_path: Path) -> None:
+    """Its error is the caller's own, and the next run has the journal."""
+
+    class Broken(NobodyKnows):
+        def __len__(self) -> int:
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        client.map(Broken(), journal=tmp_path / "j")
+    assert texts(client.map(["a"], journal=tmp_path / "j")) == ["said a"]
+
+
+def test_a_warning_names_the_line_that_asks(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the program, for both clients."""
+    monkeypatch.setattr("chatanywhere._batch.journal.is_on_network", lambda path: True)
+    for each in (client, client.as_async()):
+        with pytest.warns(UserWarning, match="network file system") as warned:
+            run = each.map(["a"], journal=tmp_path / "j")
+        assert warned[0].filename == __file__
+        del run
 
 
 def test_a_run_that_nobody_iterates_does_nothing(server: LoopbackServer, client: Client) -> None:
@@ -507,14 +551,17 @@ def test_what_changes_the_answer_is_asked_anew(
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("options", [{"temperature": None}, {"stream": False}, {"stream_options": None}])
+@pytest.mark.parametrize(
+    "options", [{"temperature": None}, {"stream": False}, {"stream_options": None}, {"seed": 5.0, "top_p": 1}]
+)
 def test_what_changes_nothing_is_not_asked_anew(
     options: Any, server: LoopbackServer, client: Client, tmp_path: Path
 ) -> None:
-    """None is left out, and how the answer travels is no part of the prompt."""
+    """None is left out, 1.0 is 1, and how the answer travels is no part of the prompt."""
     journal = tmp_path / "run.sqlite"
-    list(client.map(["a"], journal=journal))
-    list(client.map([[{"role": "user", "content": "a"}]], journal=journal, **options))
+    numbers = {"seed": 5, "top_p": 1.0}
+    list(client.map(["a"], journal=journal, **numbers))
+    list(client.map([[{"role": "user", "content": "a"}]], journal=journal, **{**numbers, **options}))
     assert len(server.requests) == 1
 
 
