@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from .._errors import ChatAnywhereError, StreamCancelledError
+from .._errors import ChatAnywhereError, OutputError, StreamCancelledError
 from .._policy import logger
 from .._types import Completion
 from .asker import Asker, Task
@@ -302,8 +302,11 @@ class Runner:
         try:
             completion = self._asker.parsed(completion, task)
         except Exception as error:  # it does not fit the type any more, or a validator of the caller's breaks on it
-            logger.info("prompts[%d] is asked again: %s", task.index, error)
-            return None
+            if self._retry_failed and isinstance(error, OutputError):
+                logger.info("prompts[%d] is asked again: %s", task.index, error)
+                return None
+            error.__traceback__ = None
+            return Result(task.index, task.id, task.prompt, None, error, row.attempts, row.seconds, True)
         return Result(task.index, task.id, task.prompt, completion, None, row.attempts, row.seconds, True)
 
 

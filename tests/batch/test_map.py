@@ -482,25 +482,40 @@ def test_a_validator_that_breaks_is_one_prompt_s_failure(client: Client, server:
 
 
 def test_an_answer_of_the_journal_that_fits_no_more_is_asked_for_again(tmp_path: Path) -> None:
-    """The schema is the same, but not what the type makes of it."""
+    """As one that has failed; but a validator that breaks costs nothing, and when it is mended, the answer is there."""
     from typing import Annotated
 
     import pydantic
 
-    allowed = [True]
+    raised: list[Exception] = []
 
     def check(value: int) -> int:
-        if not allowed[0]:
-            raise KeyError(value)
+        for error in raised:
+            raise error
         return value
 
     kind = Annotated[int, pydantic.AfterValidator(check)]
     with LoopbackServer(lambda request: '{"value": 1}') as server:
-        client = Client("any", base_url=server.url)
-        list(client.map(["a"], response_format=kind, journal=tmp_path / "j"))
-        allowed[0] = False
-        (result,) = client.map(["a"], response_format=kind, journal=tmp_path / "j")
-        assert isinstance(result.error, KeyError)
+
+        def ask(**options: Any) -> Result:
+            client = Client("any", base_url=server.url)
+            (result,) = client.map(["a"], response_format=kind, journal=tmp_path / "j", **options)
+            return result
+
+        ask()
+        raised[:] = [KeyError("mine")]
+        broken = ask()
+        assert isinstance(broken.error, KeyError)
+        assert broken.from_journal
+        raised[:] = [ValueError("another one")]
+        assert isinstance(ask(retry_failed=False).error, OutputError)
+        raised.clear()
+        assert ask().from_journal
+        assert len(server.requests) == 1
+        raised[:] = [ValueError("another one")]
+        again = ask()
+        assert isinstance(again.error, OutputError)
+        assert not again.from_journal
         assert len(server.requests) == 2
 
 
