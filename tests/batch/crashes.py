@@ -59,21 +59,24 @@ class Crash:
         self.handed_out: dict[int, str] = {}
         self._kills = 0
 
-    def start(self, place: str = "") -> subprocess.Popen[str]:
+    def start(self, place: str = "") -> subprocess.Popen[bytes]:
         """Begin a run; it kills itself at a place, if one is given: `"commit:5"` or `"hand-out:5"`."""
         arguments = [self._server.url, str(self._journal), str(self._count), str(self._concurrency), place]
         environment = {**os.environ, "PYTHONPATH": str(Path(chatanywhere.__file__).parents[1])}
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, "-c", PROGRAM, *arguments],
+            stdout=subprocess.PIPE,
+            bufsize=0,  # what readline() had read ahead would be lost to communicate()
+            env=environment,
         )
         assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
+        assert process.stdout.readline() == b"begun\n"
         return process
 
-    def end(self, process: subprocess.Popen[str]) -> bool:
+    def end(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait for its end, and check what must be true; return whether it has come to its own end."""
         output, _ = process.communicate(timeout=60)
-        lines = output.splitlines()
+        lines = output.decode().splitlines()
         ended = lines[-1:] == ["ended"]
         for line in lines[: len(lines) - ended]:
             number, _, text = line.partition(" ")
