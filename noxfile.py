@@ -32,7 +32,7 @@ def oldest_allowed() -> list[str]:
     config = configparser.ConfigParser()
     config.read("setup.cfg")
     extras = config["options.extras_require"]
-    names = ("batch", "cli", "otel", "socks", "structured", "test")
+    names = ("batch", "cli", "notebook", "otel", "socks", "structured", "test")
     lines = [config["options"]["install_requires"], *(extras[name] for name in names)]
     requirements = [Requirement(line) for line in "\n".join(lines).splitlines() if line]
     return [

@@ -13,6 +13,8 @@ TYPE_CHECKING = False  # typing's own would have to be imported, which takes lon
 if TYPE_CHECKING:
     from typing import Any
 
+    from IPython.core.interactiveshell import InteractiveShell
+
     from ._account import Balance, UsageRecord
     from ._async_client import AsyncClient, AsyncStream
     from ._batch.async_run import AsyncRun
@@ -191,3 +193,21 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Add `%%chat` to IPython; it is what `%load_ext chatanywhere` calls.
+
+    Raises:
+        ImportError: IPython is missing.
+    """
+    from .notebook import load_ipython_extension as load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Take `%%chat` away, as `%unload_ext chatanywhere` asks for."""
+    from .notebook import unload_ipython_extension as unload
+
+    unload(shell)

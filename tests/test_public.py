@@ -172,6 +172,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "cli": ANY,
     **{f"cli.{name}": ANY for name in ("account", "answer", "ask", "chat", "config", "demo", "failures", "history")},
     **{f"cli.{name}": ANY for name in ("markdown", "options", "paragraph", "printing", "serve", "talk")},
+    "notebook": "_attachment _errors _markdown cli cli.answer cli.failures cli.options cli.printing cli.talk",
     "otel": ". _errors _observe _types",
     "": ANY,
     "__main__": ANY,
@@ -196,6 +197,7 @@ LIBRARIES: dict[str, set[str]] = {
     "numpy": {"_embeddings"},  # only where its arrays are asked for
     "socks": {"_http.environment", "_http.socks"},  # the first looks whether it is there
     "platformdirs": {"_store"},
+    "IPython": {"", "notebook"},  # the first for type checkers
     "rich": {"cli.markdown", "cli.paragraph"},
     "markdown_it": {"cli.markdown", "cli.paragraph"},  # which rich comes with
     "prompt_toolkit": {"cli.chat"},
@@ -241,7 +243,7 @@ def test_all_is_what_there_is() -> None:
         name
         for name, value in vars(chatanywhere).items()
         if not name.startswith("_") and not inspect.ismodule(value) and name not in ("annotations", "TYPE_CHECKING")
-    }
+    } - {"load_ipython_extension", "unload_ipython_extension"}  # which IPython looks for
     assert loaded | {"__version__"} == set(chatanywhere.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = chatanywhere.no_such_name

@@ -13,7 +13,7 @@ from . import failures
 from .printing import put
 
 if TYPE_CHECKING:
-    from .. import Usage
+    from .. import Completion, Usage
 
 _FENCE = re.compile(r"([ \t]*)(`{3,}(?=[^`]*$)|~{3,})")
 
@@ -30,6 +30,7 @@ class Answer:
         misfit: why it does not fit the schema; "" if it does, or there is none.
         begun: something of it has come, this time.
         remedy: how it is gone on with, if it was cut.
+        completion: as the library has it, if it is complete.
     """
 
     began: float = field(default_factory=time.monotonic)
@@ -47,6 +48,7 @@ class Answer:
     seconds: float = 0.0
     begun: bool = False
     remedy: str | None = None
+    completion: Completion | None = None
 
     @property
     def code(self) -> int:

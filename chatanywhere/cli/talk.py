@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from .._conversation import Conversation
     from .._stream import Stream
 
-_NOTES = {
+NOTES: dict[str | None, str] = {
     "length": "the answer has come to its largest length: --resume goes on with it",
     "content_filter": "a content filter of the service has ended the answer",
 }
-"""What a terminal is told of answers that are complete, and yet are not."""
+"""What a reader is told of answers that are complete, and yet are not."""
 
 
 def open_store(arguments: argparse.Namespace) -> tuple[Store, Store]:
@@ -257,12 +257,15 @@ class Talk:
         history, question = unfinished["messages"], unfinished["unfinished"]["messages"]
         conversation = self._conversation(history)
         conversation.turn = Turn(question, cut.text, "cut", len(history), len(question), reasoning=cut.reasoning)
-        return self._answer(
+        answer = self._answer(
             unfinished,
             lambda: self._reopen(self._path[-1]),
             conversation.stream_resume,
             Answer(text=cut.text, reasoning=cut.reasoning),
         )
+        if answer.completion is not None and conversation.turn is not None:  # that of the rest
+            answer.completion = conversation.turn.completion
+        return answer
 
     def _unfinished(self, text: str) -> dict[str, Any]:
         """The record of the conversation with its last question, and so much of an answer to it."""
@@ -328,7 +331,7 @@ class Talk:
             answer: what had come of it before.
         """
         before = answer.text
-        printer = self._printer()
+        printer = self.printer(before)
         stream: Stream[Any] | None = None
         kept: AnswerInStore | None = None
         try:
@@ -343,6 +346,7 @@ class Talk:
                 kept.follow(lambda: (joined(before, stream.text), answer.reasoning + stream.reasoning))
                 self._print(stream, before, printer)
                 completion = stream.completion
+            answer.completion = completion
             answer.status, answer.finish_reason = "complete", completion.finish_reason
             answer.model, answer.usage, answer.tool_calls = completion.model, completion.usage, completion.tool_calls
             if completion.refusal and not completion.text:
@@ -416,7 +420,7 @@ class Talk:
                 print_code(answer.text)
         except OSError as error:
             answer.error = answer.error or error
-        self._tell(answer)
+        self.tell(answer)
         return answer
 
     def _keep(self, answer: Answer, record: dict[str, Any], kept: AnswerInStore, words: str | None) -> None:
@@ -449,7 +453,12 @@ class Talk:
             self._leave_disk()
             self.take(record)
 
-    def _printer(self) -> Printer:
+    def printer(self, before: str) -> Printer:
+        """Return what an answer is printed with.
+
+        Args:
+            before: what had come of it before; what is printed is the rest.
+        """
         arguments = self.arguments
         if arguments.json or arguments.extract:
             return NoPrinter()
@@ -466,7 +475,7 @@ class Talk:
                     raise UsageError("--render always needs rich", "pip install 'chatanywhere[cli]'") from error
         return TerminalPrinter() if terminal else PlainPrinter()
 
-    def _tell(self, answer: Answer) -> None:
+    def tell(self, answer: Answer) -> None:
         """Write to standard error what was asked for, and what has gone wrong."""
         if self.arguments.usage and answer.usage is not None:
             usage = answer.usage
@@ -477,8 +486,8 @@ class Talk:
             failures.tell(answer.error, debug=self.arguments.debug, begun=answer.begun, remedy=answer.remedy)
         elif answer.misfit:
             say(f"error: {answer.misfit}\nhint: {MISFIT_HINT}")
-        elif answer.finish_reason in _NOTES and is_terminal(sys.stderr):
-            say(f"note: {_NOTES[answer.finish_reason]}")
+        elif answer.finish_reason in NOTES and is_terminal(sys.stderr):
+            say(f"note: {NOTES[answer.finish_reason]}")
 
 
 def effective(path: Sequence[StoredMessage | Mapping[str, Any]]) -> list[dict[str, Any]]:
