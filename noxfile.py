@@ -134,6 +134,14 @@ def web(session: nox.Session) -> None:
 
 
 @nox.session
+def notebooks(session: nox.Session) -> None:
+    """The notebooks of the examples, `%%chat` with pandas, and in JupyterLab where Chromium is installed."""
+    session.install(".[test]", "jupyterlab", "pandas", "selenium")
+    files = ["tests/notebooks/with_examples.py", "tests/notebooks/with_jupyterlab.py"]
+    session.run("python", "-m", "pytest", "--no-cov", "-o", "filterwarnings=", *files, *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documents as a site, in the folder `site`."""
     session.install(".[docs]")

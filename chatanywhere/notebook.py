@@ -142,7 +142,7 @@ class ChatMagics(Magics):
             return None
         answer = talk.resume() if options.resume else talk.ask(content)
         if answer.completion is not None:
-            self._shell.push({"_chat": answer.completion}, interactive=False)
+            self._shell.user_ns["_chat"] = answer.completion
         return answer
 
     def _talk_for(self, options: Options) -> NotebookTalk:

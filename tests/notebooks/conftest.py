@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 import types
@@ -15,6 +16,7 @@ from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+import chatanywhere
 from chatanywhere.testing import LoopbackServer
 
 
@@ -90,6 +92,16 @@ def database(clean_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("CHATANYWHERE_API_KEY", "any-key")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     return path
+
+
+@pytest.fixture
+def jupyter(database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Kernels import this package, write their files into a folder of the test's, and need no proxy."""
+    paths = [str(Path(chatanywhere.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"):
+        monkeypatch.setenv(f"JUPYTER_{name}", str(tmp_path / "jupyter" / name.lower()))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 @pytest.fixture
