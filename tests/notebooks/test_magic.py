@@ -403,6 +403,24 @@ def test_a_mistake_in_a_variable_shows_where(notebook: Notebook, capsys: pytest.
     assert "Traceback" in capsys.readouterr().out
 
 
+# The document
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "notebooks.md").read_text(encoding="utf-8")
+CELLS = [block for block in re.findall(r"(?ms)^```text\n(.*?)^```$", DOCUMENT) if re.search(r"(?m)^%", block)]
+
+
+def test_the_cells_of_the_document_run(notebook: Notebook) -> None:
+    """Pasted one after the other, they are a conversation."""
+    with LoopbackServer(lambda _: "Yes.") as server:
+        notebook.at(server)
+        assert [notebook(cell) for cell in CELLS] == [None] * 4
+        assert [content for role, content in asked(server) if role == "user"] == [
+            "What does {x: x**2 for x in range(3)} mean?",
+            "And with square brackets?",
+            "Which day was warmer?\n\nmeasured:\n{'Monday': 21.5, 'Tuesday': 19.0}",
+        ]
+
+
 # Loading
 
 

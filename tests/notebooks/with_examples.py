@@ -14,7 +14,7 @@ from .conftest import Notebook
 from .running import EXAMPLES, executed
 
 SHOWN: dict[str, list[str]] = {
-    "asynchronous": ["What is a tuple?", "[CancelledError()]"],
+    "asynchronous": ["What is a tuple?", "cancelled"],
     "compare_models": ["I am *deepseek-chat*, and this is &lt;my&gt; answer."],
     "label_a_dataframe": ["<td>It broke on the first day.</td>\n      <td>bad</td>", "The **kettle**."],
     "quick_start": ["Your name is Alan: you told me in message 1.", "APIConnectionError: no connection to 127.0.0.1:9"],
