@@ -91,6 +91,7 @@ class ChatMagics(Magics):
         super().__init__(shell)
         self._shell = shell
         self._talk: NotebookTalk | None = None
+        self._settings = 0
         self._busy = threading.Lock()
 
     @no_var_expand
@@ -152,7 +153,10 @@ class ChatMagics(Magics):
             talk = NotebookTalk(self._shell, options.id, options.model, options.system)
             if self._talk is not None:
                 self._talk.close()
-            self._talk = talk
+            self._talk, self._settings = talk, _settings()
+        elif self._settings != _settings():
+            talk.reconnect()
+            self._settings = _settings()
         talk.model = options.model or talk.model
         talk.system = talk.system if options.system is None else options.system
         return talk
@@ -164,6 +168,12 @@ class ChatMagics(Magics):
         except KeyError:
             raise failures.UsageError(f"-v {name}: there is no such variable", "name one that has a value") from None
         return f"{name}:\n{text_of_value(value)}"
+
+
+def _settings() -> int:
+    """What tells whether the environment has other settings: a hash, for a key is among them."""
+    names = [name for name in os.environ if name.startswith("CHATANYWHERE_") or name.lower().endswith("_proxy")]
+    return hash(frozenset((name, os.environ[name]) for name in names))
 
 
 class Options:

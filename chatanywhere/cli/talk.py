@@ -78,8 +78,8 @@ class Talk:
         self.model: str | None = arguments.model
         self.system: str | None = arguments.system
         self.client = make_client(arguments)
-        self.spent = [0, 0]
         self._host, self._default_model = _asked(arguments)
+        self.spent = [0, 0]
         self.store, found = open_store(arguments)
         self._stored = self.store.path is not None
         self._interactive = interactive
@@ -100,6 +100,18 @@ class Talk:
         finally:
             if found is not self.store:
                 found.close()
+
+    def reconnect(self) -> None:
+        """Take another client, with the settings that the environment has now.
+
+        Raises:
+            ValueError, TypeError: one can't be used.
+            AuthenticationError: there is no key.
+        """
+        client = make_client(self.arguments)
+        self.client.close()
+        self.client = client
+        self._host, self._default_model = _asked(self.arguments)
 
     def _take_up(self, found: Store, beginning: str | None) -> None:
         """Go on with a conversation, the last one if no id is given."""

@@ -364,6 +364,21 @@ def test_without_a_key_nothing_is_lost(notebook: Notebook, monkeypatch: pytest.M
         assert notebook("%chat Hi") is None
 
 
+@pytest.mark.parametrize("history", ["", "off"])
+def test_settings_may_be_changed_in_a_conversation(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch, history: str
+) -> None:
+    """A key that was wrong can be mended, and another service asked, and the conversation goes on."""
+    if history:
+        monkeypatch.setenv("CHATANYWHERE_HISTORY", history)
+    with LoopbackServer(["One."]) as first, LoopbackServer(["Two."]) as second:
+        assert notebook.at(first)("%chat 1") is None
+        monkeypatch.setenv("CHATANYWHERE_API_KEY", "another-key")
+        assert notebook.at(second)("%chat 2") is None
+        assert asked(second) == [("user", "1"), ("assistant", "One."), ("user", "2")]
+        assert second.requests[-1].headers["authorization"] == "Bearer another-key"
+
+
 @posix
 def test_stop_keeps_what_came(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
     """It is shown and stored, `KeyboardInterrupt` is one line, and the answer can be gone on with."""
