@@ -292,9 +292,9 @@ SCRIPTS = [
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_no_html_works_in_any_state_of_an_output(notebook: Notebook, text: str) -> None:
     """Outside code each `<` is `&lt;`, and no link leads to a script, however much of the answer has come."""
-    for end in range(1, len(text) + 1):
-        with LoopbackServer([Reply(text[:end])]) as server:
-            assert notebook.at(server)("%chat --new Hi") is None
+    with LoopbackServer([text[:end] for end in range(1, len(text) + 1)]) as server:
+        notebook.at(server)
+        assert all(notebook("%chat --new Hi") is None for _ in text)
     assert len(notebook.markdown) >= len(text) - text.count(" ")
     for shown in notebook.markdown:
         outside = re.sub(r"(?ms)^(~~~+|```+).*?^\1", "", shown)
