@@ -6,6 +6,7 @@ the cursor never has to move up, which makes a terminal flicker, and goes wrong 
 
 from __future__ import annotations
 
+import errno
 import itertools
 import re
 import sys
@@ -13,10 +14,11 @@ from collections.abc import Sequence
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from rich.console import Console
-from rich.markdown import Markdown
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import Markdown, TableElement
 from rich.segment import Segment, Segments
 from rich.syntax import Syntax
+from rich.table import Table
 
 from .paragraph import Paragraph, begins
 from .printing import visible
@@ -26,6 +28,11 @@ _THEME = "ansi_dark"  # the colours of the terminal
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _MAY_END = re.compile(r"\s*$|\s*(?:`{3}|~{3})| {0,3}#")
 """Lines behind which it is worth a look whether a block has ended: reading each time would take long for long ones."""
+
+_PATIENCE = 8
+"""Where it has not, the next look is worth it when there are more lines by one in so many, for the same reason. But a
+line that begins with the mark of code or of a heading ends whatever is before it.
+"""
 
 _LEFT_BY_BLANK = ("paragraph_open", "heading_open", "table_open", "hr")
 """What a blank line ends; a list or a quotation may go on behind it."""
@@ -39,11 +46,14 @@ class MarkdownPrinter:
     """
 
     def __init__(self, *, forced: bool = False) -> None:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "standard output is closed")
         self._console = Console(file=sys.stdout, force_terminal=True if forced else None, highlight=False, emoji=False)
         # Neither HTML nor the targets of links would be drawn, and nothing that was said is to be left out.
         self._parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("reference")
         self._line = ""  # has not ended
         self._lines: list[str] = []  # of blocks that have not been drawn
+        self._enough = 0  # lines with which a look is worth it
         self._fence = ""  # what the code that is being drawn ends with
         self._code = Syntax("", "text")
         self._paragraph: Paragraph | None = None  # is being drawn
@@ -75,7 +85,8 @@ class MarkdownPrinter:
             self._paragraph = None
         self._draw(self._parse())
         self._console.file.flush()
-        self._line, self._lines, self._fence, self._drawn, self._in_list = "", [], "", False, False
+        self._line, self._lines, self._enough, self._fence = "", [], 0, ""
+        self._drawn = self._in_list = False
 
     def _take(self, line: str) -> None:
         if self._fence:
@@ -86,8 +97,9 @@ class MarkdownPrinter:
                 self._draw_code(line)
             return
         self._lines.append(line)
-        if _MAY_END.match(line):
+        if _MAY_END.match(line) and (len(self._lines) >= self._enough or line[:1] in ("`", "~", "#")):
             self._settle(is_blank=not line.strip())
+            self._enough = len(self._lines) + len(self._lines) // _PATIENCE
 
     def _parse(self) -> list[Token]:
         return self._parser.parse("\n".join(self._lines) + "\n")
@@ -128,7 +140,7 @@ class MarkdownPrinter:
         if not tokens:
             return
         self._separate(is_list=tokens[0].type in ("bullet_list_open", "ordered_list_open"))
-        blocks = Markdown("", hyperlinks=False, code_theme=_THEME)
+        blocks = _Blocks("", hyperlinks=False, code_theme=_THEME)
         blocks.parsed = tokens
         lines = [_trimmed(line) for line in self._console.render_lines(blocks, pad=False)]
         while lines and not lines[-1]:
@@ -151,6 +163,21 @@ class MarkdownPrinter:
         text = self._code.highlight(line)
         text.rstrip()
         self._console.print(text, soft_wrap=True)
+
+
+class _Table(TableElement):
+    """A table in which words that are too long for their column go on in the next line: rich would leave them out."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for table in super().__rich_console__(console, options):
+            if isinstance(table, Table):
+                for column in table.columns:
+                    column.overflow = "fold"
+            yield table
+
+
+class _Blocks(Markdown):
+    elements = {**Markdown.elements, "table_open": _Table}  # noqa: RUF012  as rich has it
 
 
 def _trimmed(line: list[Segment]) -> list[Segment]:

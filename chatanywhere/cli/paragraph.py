@@ -29,7 +29,10 @@ _SINGLE = r"[\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uff60]"
 
 _WORD = re.compile(rf"\s+|{_SINGLE}|(?:(?!{_SINGLE})\S)+")
 
-_WIDE = 100_000  # columns: as long as no line is
+_PATIENCE = 8
+"""Where what has come can't be drawn yet, it is looked at again when it is longer by one part in so many: to look each
+time would take long for long ones.
+"""
 
 
 def begins(line: str) -> bool:
@@ -50,6 +53,7 @@ class Paragraph:
         self._parser = parser
         self._raw = ""  # has come, and may belong to the next block
         self._source = ""  # belongs to this one, and has not been drawn
+        self._enough = 0  # characters of it with which it is worth a look whether they can be
         self._column = 0
         self._blank = False  # goes before the next word
         self._drawn = ""  # the last character that was drawn
@@ -88,7 +92,10 @@ class Paragraph:
 
     def _draw_settled(self) -> None:
         """Draw what nothing that comes later can change."""
+        if len(self._source) < self._enough:
+            return
         while self._source:
+            self._enough = len(self._source) + len(self._source) // _PATIENCE
             markup = _MARKUP.search(self._source)
             if markup is None or markup.start():
                 size = _settled(self._source[: markup.start()] if markup else self._source, whole=markup is not None)
@@ -102,6 +109,7 @@ class Paragraph:
                     return
                 self._draw_markup(self._source[:size])
             self._source = self._source[size:]
+        self._enough = 0
 
     def _draw_markup(self, source: str) -> None:
         if not source:
@@ -114,7 +122,8 @@ class Paragraph:
         ]
         leading = source[: len(source) - len(source.lstrip())]
         trailing = source[len(source.rstrip()) :]
-        options = self._console.options.update(width=_WIDE, no_wrap=True, justify="left")
+        longest = 100 + 2 * len(source)  # columns
+        options = self._console.options.update(width=longest, no_wrap=True, justify="left")
         lines = self._console.render_lines(blocks, options, pad=False)
         self._put([Segment(" ")] if leading else [])
         for number, line in enumerate(lines):
@@ -144,7 +153,8 @@ class Paragraph:
                 self._column += self._blank + size
                 self._blank = False
         if drawn:
-            self._console.print(Segments(drawn), end="")
+            # Not cropped: a word that is longer than the line, such as the address of a page, goes on in the next.
+            self._console.print(Segments(drawn), end="", crop=False)
 
     def _new_line(self) -> None:
         if self._column:

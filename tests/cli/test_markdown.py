@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("rich")
 
+from markdown_it import MarkdownIt
 from rich.cells import cell_len
 
 from chatanywhere.cli.markdown import MarkdownPrinter
@@ -109,3 +110,59 @@ def test_lines_of_code_are_drawn_as_they_come(monkeypatch: pytest.MonkeyPatch) -
     states = drawn(["```python\n", f"{long}1\n", "y", " = 2\n", "```\n"], monkeypatch)
     assert states[1] == f"{long}1\n"
     assert states[3] == f"{long}1\ny = 2\n"
+
+
+ADDRESS = "https://example.org/" + "0123456789" * 12
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{}", "See {} there", "{} first", "*See* **{}** there", "`{}`", "See\n{}\n", "[page]({}) {}", "> {}", "- {}"),
+        *(
+            "# {}",
+            "1. See {}",
+            "| a | b |\n|---|---|\n| {} | x |\n",
+            "```\n{}\n```",
+            "<div>\n{}\n</div>",
+            "*never closed {}",
+        ),
+    ],
+)
+def test_a_word_that_is_longer_than_a_line_is_drawn_whole(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the address of a page, wherever it stands."""
+    shown = drawn([*text.replace("{}", ADDRESS)], monkeypatch)[-1]
+    assert shown.count("9") >= 12
+
+
+LONG = [
+    *("foo *bar ", "foo ` bar ", "foo [bar ", "foo _bar ", "x", "word ", "word\n", "- item\n", "- item\n\n  more\n\n"),
+    *("  more of an item\n\n", "> quote\n>\n", "| a | b |\n", "* \n", "- ```\n", "  ```\n", "<b>\n", "\n", "`"),
+]
+
+
+@pytest.mark.parametrize("text", LONG)
+def test_what_can_not_be_drawn_yet_is_not_read_each_time(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work grows as the answer does, whatever an answer is made of, and not as its square."""
+    read = 0
+
+    def counted(name: str) -> None:
+        function = getattr(MarkdownIt, name)
+
+        def call(self: MarkdownIt, source: str) -> object:
+            nonlocal read
+            read += len(source)
+            return function(self, source)
+
+        monkeypatch.setattr(MarkdownIt, name, call)
+
+    counted("parse")
+    counted("parseInline")
+    whole = ("- one\n\n" if text[0] in " \n`" else "") + text * (8_000 // len(text))
+    pieces = [whole[place : place + 10] for place in range(0, len(whole), 10)]
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    printer = MarkdownPrinter(forced=True)
+    for piece in pieces:
+        printer.write(piece)
+    printer.end()
+    assert read < 40 * len(whole)
