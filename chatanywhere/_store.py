@@ -296,9 +296,7 @@ class Store:
         with self._told(), _transaction(self._database):
             for message in messages:
                 after = self._insert(conversation, message, after)
-            self._database.execute(
-                "UPDATE conversations SET last = ?, updated = ? WHERE id = ?", (after, time.time(), conversation)
-            )
+            self._touch(conversation, after)
         return after
 
     def _insert(self, conversation: str, message: Mapping[str, Any], parent: int | None, **columns: Any) -> int:
@@ -367,7 +365,7 @@ class Store:
             self._touch(conversation, id)
         return AnswerInStore(self, conversation, id)
 
-    def _touch(self, conversation: str, last: int) -> None:
+    def _touch(self, conversation: str, last: int | None) -> None:
         self._database.execute(
             "UPDATE conversations SET last = ?, updated = ? WHERE id = ?", (last, time.time(), conversation)
         )
@@ -385,18 +383,17 @@ class Store:
         with self._told(), _transaction(self._database):
             self._database.execute(f"UPDATE messages SET {named} WHERE id = ?", (*values, id))  # noqa: S608  our own
             if conversation is not None:
-                self._database.execute(
-                    "UPDATE conversations SET head = ?, last = ?, updated = ? WHERE id = ?",
-                    (id, id, time.time(), conversation),
-                )
+                self._lead(conversation, id)
 
     def go_back(self, conversation: str, to: int | None) -> None:
         """Let a conversation lead to an earlier message, None for the beginning. What came after it stays stored."""
         with self._told(), _transaction(self._database):
-            self._database.execute(
-                "UPDATE conversations SET head = ?, last = ?, updated = ? WHERE id = ?",
-                (to, to, time.time(), conversation),
-            )
+            self._lead(conversation, to)
+
+    def _lead(self, conversation: str, to: int | None) -> None:
+        self._database.execute(
+            "UPDATE conversations SET head = ?, last = ?, updated = ? WHERE id = ?", (to, to, time.time(), conversation)
+        )
 
     def remove(self, conversations: Sequence[str]) -> None:
         """Remove conversations, and all that was said in them, from the file and from the log beside it."""
