@@ -230,7 +230,7 @@ class BaseConversation(Generic[C]):
                 model=record.get("model"),
                 max_messages=record.get("max_messages"),
                 max_chars=record.get("max_chars"),
-                **_saved(record.get("options", {})),
+                **saved(record.get("options", {})),
             )
         except (TypeError, ValueError) as exc:
             raise ValueError(f"{os.fspath(path)} is no conversation that save() has written: {exc}") from exc
@@ -246,7 +246,7 @@ class BaseConversation(Generic[C]):
                 "model": list(self.model) if isinstance(self.model, tuple) else self.model,
                 "max_messages": self.max_messages,
                 "max_chars": self.max_chars,
-                "options": _saved(self.options) or None,
+                "options": saved(self.options) or None,
                 "finish_reason": turn and turn.finish_reason,
             }
             record: _transcript.Record = {name: value for name, value in settings.items() if value is not None}
@@ -683,8 +683,8 @@ def _wanting(response_format: Any) -> dict[str, Any]:
     return {} if response_format is None else {"response_format": response_format}
 
 
-def _saved(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that go into a file."""
+def saved(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are kept: neither keys nor headers, nor limits, nor what JSON can't have."""
     return {name: value for name, value in options.items() if name not in _NOT_SAVED and _has_json(value)}
 
 

@@ -6,14 +6,14 @@ Each imports what it needs by itself when it runs, so that `--help` waits neithe
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
 from . import account, ask, chat, config, demo, failures, history, serve
-from .printing import one_line, prepare_output
+from .options import said
+from .printing import give_up, one_line, prepare_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,28 +31,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: the arguments are wrong, or ask for help or the version.
     """
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    end: SystemExit | None = None
     try:
-        try:
-            return _run(argv)
-        except KeyboardInterrupt:
-            return failures.INTERRUPTED
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # so that what fails, fails here
+        code = _run(argv)
+    except SystemExit as exc:
+        end, code = exc, int(exc.code or 0)
+    except KeyboardInterrupt:
+        code = failures.INTERRUPTED
     except Exception as error:
-        if isinstance(error, OSError):
-            _give_up_output()
-        return failures.tell(error, debug=debug)
-
-
-def _give_up_output() -> None:
-    """See to it that Python, which flushes once more at its exit, does not fail then."""
+        code = failures.tell(error, debug=debug)
     try:
         if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            sys.stdout.flush()  # so that what fails, fails here
+    except OSError as error:
+        give_up(sys.stdout)
+        return code or failures.tell(error, debug=debug)  # else it has been told
+    if end is not None:
+        raise end
+    return code
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -61,7 +57,10 @@ def _run(argv: Sequence[str] | None) -> int:
     if rest and (arguments.command is not ask.run or any(each.startswith("-") for each in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:  # argparse takes words of a question behind an option for something else
-        arguments.text += rest
+        try:
+            arguments.text += map(said, rest)
+        except argparse.ArgumentTypeError as error:
+            parser.error(str(error))
     prepare_output()
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: failures.warn(message)
@@ -73,7 +72,8 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, and what to do in another."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(failures.USAGE, f"error: {one_line(message)}\nhint: `{self.prog} --help` says what there is\n")
+        failures.say(f"error: {one_line(message)}\nhint: `{self.prog} --help` says what there is")
+        raise SystemExit(failures.USAGE)
 
 
 def _parser() -> argparse.ArgumentParser:

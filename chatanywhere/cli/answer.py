@@ -57,6 +57,13 @@ class Answer:
             return failures.code_of(self.error, begun=self.begun)
         return failures.CUT if self.misfit else failures.COMPLETE
 
+    @property
+    def unprinted(self) -> bool:
+        """Whether the output could not be written."""
+        from .. import ChatAnywhereError
+
+        return isinstance(self.error, OSError) and not isinstance(self.error, ChatAnywhereError)
+
     def fields(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
         error = None

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import failures
 from .failures import UsageError
-from .options import add_asking, content_of, read_input
+from .options import add_asking, content_of, read_input, said
 from .printing import is_terminal
 
 
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
         description="Ask, and print the answer as it comes. What comes by standard input is put behind TEXT.",
     )
     parser.set_defaults(command=run)
-    parser.add_argument("text", nargs="*", metavar="TEXT")
+    parser.add_argument("text", nargs="*", type=said, metavar="TEXT")
     add_asking(parser)
 
 

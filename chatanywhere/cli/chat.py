@@ -25,6 +25,9 @@ _COMMAND = re.compile(r"/([a-z]+)(?:[ \t]+(.*?))?\s*")
 
 _WELCOME = "Enter sends, Alt-Enter adds a line, Ctrl-C stops an answer, Ctrl-D leaves; /help tells more."
 
+_ASK = "> "
+_EDIT = "edit> "
+
 _HELP = """\
 /retry [MODEL]   ask the last question again, with that model for once
 /resume          go on with an answer that was cut
@@ -67,14 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
             chat.do(talk.resume)
         while not chat.over:
             try:
-                line = chat.lines("")
+                chat.take(chat.lines(""))
             except EOFError:
                 break
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # pressed again, when the answer had been stopped
                 if not interactive:
                     raise
-                continue
-            chat.take(line)
         return chat.code
 
 
@@ -123,12 +124,14 @@ def _prompt(talk: Talk) -> Callable[[str], str]:
     @keys.add("c-c")
     @keys.add(Keys.SIGINT)
     def _(event: KeyPressEvent) -> None:
+        if session.message == _EDIT:
+            event.app.exit(exception=EOFError)
         event.current_buffer.reset()
 
     session: PromptSession[str] = PromptSession(
-        "> ", multiline=True, key_bindings=keys, history=Questions(), prompt_continuation="  "
+        multiline=True, key_bindings=keys, history=Questions(), prompt_continuation="  "
     )
-    return lambda default: session.prompt(default=default)
+    return lambda default: session.prompt(_EDIT if default else _ASK, default=default)
 
 
 class Dialogue:
@@ -154,6 +157,7 @@ class Dialogue:
         self.code = failures.COMPLETE
         self._debug: bool = arguments.debug
         self._interactive = interactive
+        self._is_plain = not (interactive or arguments.json or arguments.extract)
         self._files: list[str] = list(arguments.file)
         self._saved: Path | None = None
         if arguments.source is not None:
@@ -184,12 +188,12 @@ class Dialogue:
             print()
         except Exception as error:
             code = failures.tell(error, debug=self._debug)
-            if code == failures.CLOSED:
+            if isinstance(error, OSError):  # nobody can read what would follow
                 self.over, self.code = True, code
         if answer is None:
             return
-        if isinstance(answer.error, BrokenPipeError):
-            self.over, self.code = True, failures.CLOSED
+        if answer.unprinted:
+            self.over, self.code = True, answer.code
         elif isinstance(answer.error, KeyboardInterrupt):
             if self._interactive:
                 if not answer.text:
@@ -197,7 +201,7 @@ class Dialogue:
                 say("note: stopped; /resume goes on with it, /retry asks again")
             else:
                 self.over, self.code = True, failures.INTERRUPTED
-        elif not self._interactive and answer.text and not answer.text.endswith("\n"):
+        elif self._is_plain and answer.text and not answer.text.endswith("\n"):
             print(flush=True)  # between two answers
 
     def _ask(self, text: str) -> Answer:
@@ -250,6 +254,7 @@ class Dialogue:
 
     def _new(self, _: str) -> None:
         self.talk.begin_anew()
+        self._saved = None
         print("a new conversation")
 
     def _save(self, name: str) -> None:
@@ -271,6 +276,8 @@ class Dialogue:
     def _load(self, name: str) -> None:
         from .._transcript import read
 
+        if not name:
+            raise UsageError("/load needs a name", "/load FILE.md")
         path = Path(name).expanduser()
         try:
             record = read(path)
@@ -280,6 +287,7 @@ class Dialogue:
                 f"{path} can't be read: {reason}", "name a file that /save or `show` has written"
             ) from error
         self.talk.take(record)
+        self._saved = path
         if self._interactive:
             print(f"{len(record['messages'])} messages")
 

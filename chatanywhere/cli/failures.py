@@ -8,7 +8,7 @@ import sys
 import traceback
 from typing import NamedTuple
 
-from .printing import one_line
+from .printing import give_up, one_line
 
 COMPLETE = 0
 NO_ANSWER = 1
@@ -27,7 +27,7 @@ _FLAGS = (
     (r"\bproxy=", "--proxy "),
     (r"\bprotocol='(\w+)'", r"--protocol \1"),
     (r", or raise Retry\(attempts=…\)", ""),
-    (r" +([.,:;])", r"\1"),
+    (r"(--[a-z-]+) (?=[ .,:;]|$)", r"\1"),
 )
 """What the library's errors call the arguments of Python, and what they are here."""
 
@@ -84,7 +84,8 @@ def code_of(error: BaseException, *, begun: bool = False) -> int:
             errors.InsufficientBalanceError,
             errors.ModelNotAllowedError,
         )
-        return NO_USE if isinstance(error, no_use) else NO_ANSWER
+        payment = getattr(error, "status_code", None) == 402
+        return NO_USE if payment or isinstance(error, no_use) else NO_ANSWER
     # What the library says of arguments that can't be used; it has sent nothing.
     return USAGE if isinstance(error, (ValueError, TypeError, RuntimeError, ImportError)) else NO_ANSWER
 
@@ -155,7 +156,7 @@ def tell(error: BaseException, *, debug: bool = False, begun: bool = False, reme
     if code == CLOSED:
         return code
     if debug:
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)), end="")
     if code != INTERRUPTED:
         words = words_of(error, begun=begun, remedy=remedy)
         say(f"error: {words.message}\nhint: {words.hint}")
@@ -167,7 +168,11 @@ def warn(message: object) -> None:
     say(f"warning: {one_line(str(message))}")
 
 
-def say(text: str) -> None:
-    """Write a line, or several, to standard error, if there is one."""
-    if sys.stderr is not None:
-        print(text, file=sys.stderr, flush=True)
+def say(text: str, *, end: str = "\n") -> None:
+    """Write a line, or several, to standard error, if there is one that can be written."""
+    if sys.stderr is None:
+        return
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except OSError:
+        give_up(sys.stderr)

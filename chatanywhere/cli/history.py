@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from .failures import NothingDone, UsageError
+from .options import said
 from .printing import one_line, put
 
 if TYPE_CHECKING:
@@ -23,18 +24,18 @@ def add(commands: Any) -> None:
     """Add the commands to the parser."""
     history = commands.add_parser("history", help="list conversations, newest first, or find those with a text in them")
     history.set_defaults(command=_history)
-    history.add_argument("query", nargs="?", default="", metavar="QUERY", help="a text, in whatever case")
+    history.add_argument("query", nargs="?", type=said, default="", metavar="QUERY", help="a text, in whatever case")
     history.add_argument("-n", type=_count, default=20, metavar="N", help="how many, 0 for all (%(default)s)")
     history.add_argument("--json", action="store_true", help="print a JSON array")
 
     show = commands.add_parser("show", help="print a conversation in Markdown, which `chat --from` reads")
     show.set_defaults(command=_show)
-    show.add_argument("id", nargs="?", metavar="ID", help="the beginning is enough; else the last one")
+    show.add_argument("id", nargs="?", type=said, metavar="ID", help="the beginning is enough; else the last one")
     show.add_argument("--json", action="store_true", help="print a JSON object")
 
     remove = commands.add_parser("rm", help="remove conversations, and leave nothing of them on disk")
     remove.set_defaults(command=_remove)
-    remove.add_argument("id", nargs="*", metavar="ID", help="the beginning is enough")
+    remove.add_argument("id", nargs="*", type=said, metavar="ID", help="the beginning is enough")
     remove.add_argument("--older", type=_age, metavar="AGE", help="those not gone on with for so long: 30d, 12h, 4w")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -36,11 +37,13 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
 def add_asking(parser: argparse.ArgumentParser) -> None:
     """Add the options of a question and its answer."""
     group = parser.add_argument_group("question")
-    group.add_argument("-m", "--model", help="instead of CHATANYWHERE_MODEL, or of the one that answered before")
-    group.add_argument("-s", "--system", metavar="TEXT", help="what the model is told first")
+    group.add_argument(
+        "-m", "--model", type=said, help="instead of CHATANYWHERE_MODEL, or of the one that answered before"
+    )
+    group.add_argument("-s", "--system", type=said, metavar="TEXT", help="what the model is told first")
     which = group.add_mutually_exclusive_group()
     which.add_argument("-c", "--continue", dest="last", action="store_true", help="go on with the last conversation")
-    which.add_argument("--id", help="go on with this conversation; the beginning of its id is enough")
+    which.add_argument("--id", type=said, help="go on with this conversation; the beginning of its id is enough")
     group.add_argument(
         "-f", "--file", action="append", default=[], metavar="FILE", help="text or a picture; - for standard input"
     )
@@ -68,6 +71,18 @@ def add_asking(parser: argparse.ArgumentParser) -> None:
     add_connection(parser)
 
 
+def said(text: str) -> str:
+    """Read an argument that is no file's name; it is text in UTF-8 where the locale's encoding can't read it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        try:
+            return os.fsencode(text).decode("utf-8")
+        except UnicodeError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not text in UTF-8") from error
+    return text
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -80,7 +95,7 @@ def _seconds(text: str) -> float:
 
 def _option(text: str) -> tuple[str, Any]:
     """Read KEY=VALUE; the value is JSON if it can be read so."""
-    key, sign, value = text.partition("=")
+    key, sign, value = said(text).partition("=")
     if not sign or not key.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as temperature=0.2")
     if key in _ELSEWHERE:
@@ -119,10 +134,13 @@ def checked_options(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     from .._config import check_options
 
     options = dict(pairs)
-    try:
-        check_options(options)
-    except TypeError as error:
-        raise UsageError(f"-o: {error}", "leave it out; --help lists what else there is") from error
+    for name in options:
+        try:
+            check_options([name])
+        except TypeError as error:
+            raise UsageError(
+                f"-o: {name} is no field of a request", "leave it out; --help lists what there is"
+            ) from error
     return options
 
 
@@ -158,14 +176,12 @@ def read_input() -> bytes:
     try:
         if buffer is None:  # a program has put something else in its place
             return sys.stdin.read(MAX_FILE).encode("utf-8", "surrogatepass")
-        content = bytearray()
-        while len(content) <= MAX_FILE and (block := buffer.read(MAX_FILE + 1 - len(content))):
-            content += block
+        content = buffer.read(MAX_FILE + 1) or b""
     except OSError as error:
         raise UsageError(f"standard input can't be read: {_reason(error)}", "give another one: < /dev/null") from error
     if len(content) > MAX_FILE:
         raise UsageError(f"standard input has more than {MAX_FILE} bytes", "give a part of it")
-    return bytes(content)
+    return content
 
 
 def content_of(text: str, files: Sequence[str], *, piped: bytes = b"") -> str | list[dict[str, Any]]:
@@ -182,9 +198,11 @@ def content_of(text: str, files: Sequence[str], *, piped: bytes = b"") -> str | 
     texts = [text] if text.strip() else []
     attached: list[FileLike] = [(_INPUT, read_input()) if name == "-" else name for name in files]
     try:
-        said = piped.decode("utf-8-sig")
-        texts += [said] if said.strip() else []
-    except UnicodeDecodeError:
+        if b"\0" in piped:
+            raise ValueError("not text")
+        behind = piped.decode("utf-8-sig")
+        texts += [behind] if behind.strip() else []
+    except ValueError:
         attached.append((_INPUT, piped))
     parts = []
     for each in attached:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 from typing import Protocol, TextIO
 
@@ -107,6 +108,12 @@ def put(text: str) -> None:
     printer = TerminalPrinter() if is_terminal(sys.stdout) else PlainPrinter()
     printer.write(text)
     printer.end()
+
+
+def give_up(stream: TextIO) -> None:
+    """See to it that Python, which flushes once more at its exit, does not fail then."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def prepare_output() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._seam import Seam, joined
@@ -30,6 +32,32 @@ NOTES: dict[str | None, str] = {
     "content_filter": "a content filter of the service has ended the answer",
 }
 """What a reader is told of answers that are complete, and yet are not."""
+
+
+_AT_ONCE = 1.0  # seconds
+
+
+@contextlib.contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Let Ctrl-C stop an answer; pressed again at once, it does not keep what came from being stored."""
+    pressed = 0.0
+
+    def stop(*_: object) -> None:
+        nonlocal pressed
+        now = time.monotonic()
+        if not pressed or now - pressed > _AT_ONCE:
+            pressed = now
+            raise KeyboardInterrupt
+
+    default = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not default:
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, default)
 
 
 def open_store(arguments: argparse.Namespace) -> tuple[Store, Store]:
@@ -191,7 +219,8 @@ class Talk:
     def take(self, record: Mapping[str, Any]) -> None:
         """Begin another conversation, with what a file, or this process, has of one; see `record`."""
         self.begin_anew()
-        self.model = self.model or record.get("model")
+        model = record.get("model")
+        self.model = self.model or (model[0] if isinstance(model, list) else model)
         self.options = {**record.get("options", {}), **self.options}
         messages, unfinished = record["messages"], record.get("unfinished") or {"messages": []}
         questions = [each for each in [*messages, *unfinished["messages"]] if each["role"] == "user"]
@@ -318,7 +347,9 @@ class Talk:
         if self._id is None:
             self._id = self.store.begin(title or "(picture)")
         last = self.store.add(self._id, new, after=after) if new else after
-        parameters = {**self.options, **({"model": self.model} if self.model else {})}
+        from .._conversation import saved
+
+        parameters = saved({**self.options, **({"model": self.model} if self.model else {})})
         return self.store.answer(
             self._id, after=last, model=self.model or self._default_model, host=self._host, parameters=parameters
         )
@@ -327,6 +358,7 @@ class Talk:
         assert self._id is not None
         return self.store.reopen(self._id, cut.id)
 
+    @_interrupted_once()
     def _answer(
         self,
         record: dict[str, Any],
@@ -386,7 +418,7 @@ class Talk:
                 elif isinstance(event, ReasoningDelta) and not event.index and self.arguments.reasoning:
                     thinking = True
                     shown = visible(event.text) if is_terminal(sys.stderr) else event.text
-                    print(shown, end="", file=sys.stderr, flush=True)
+                    say(shown, end="")
         except ChatAnywhereError:
             printer.write(seam.feed(stream.text[printed:]))
             raise

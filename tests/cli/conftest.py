@@ -57,7 +57,7 @@ class Command:
             code = int(end.code or 0)
         return Done(code, *self._capture.readouterr())
 
-    def start(self, *arguments: str, **pipes: Any) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str | bytes, **pipes: Any) -> subprocess.Popen[bytes]:
         """Run it in a process of its own."""
         command = [sys.executable, "-W", "error", "-m", "chatanywhere", *arguments]
         whole = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes}

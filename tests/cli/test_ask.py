@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 from chatanywhere.testing import Fault, LoopbackServer, Reply, Request
 
-from .conftest import TIMEOUT, Command
+from .conftest import ROOT, TIMEOUT, Command
 
 posix = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
 
@@ -88,6 +89,13 @@ WRONG = [
     ["Hi", "--schema", "setup.cfg"],
     ["Hi", "-o", "temperature"],
     ["Hi", "-o", "stream=true"],
+    ["Hi", "-o", "api_key=x"],
+    ["caf\udce9"],
+    ["Hi", "-m", "x", "caf\udce9"],
+    ["Hi", "-s", "\udcff"],
+    ["Hi", "-m", "\udcff"],
+    ["Hi", "-o", "user=\udcff"],
+    ["Hi", "--id", "\udcff"],
     ["Hi", "-o", "model=x"],
     ["Hi", "--timeout", "0"],
     ["Hi", "--timeout", "soon"],
@@ -112,14 +120,30 @@ def test_wrong_use_is_told_in_two_lines_and_nothing_is_sent(command: Command, ar
         assert server.requests == []
     assert (done.code, done.out) == (2, "")
     assert re.fullmatch(r"error: .+\nhint: .+\n", done.err)
+    assert "CHATANYWHERE_API_KEY" not in done.err
     assert not command.database.exists() or command.answers() == []
 
 
-def test_what_is_neither_text_nor_a_picture_is_refused(command: Command) -> None:
+@pytest.mark.parametrize("content", [b"\xff\x00", b"name\x00\x00tar"])
+@pytest.mark.parametrize("arguments", [[], ["-f", "-"]])
+def test_what_is_neither_text_nor_a_picture_is_refused(command: Command, arguments: list[str], content: bytes) -> None:
     """Bytes that no model can read are not sent."""
     with LoopbackServer() as server:
-        assert command.at(server)("ask", stdin=b"\xff\x00").code == 2
+        assert command.at(server)("ask", *arguments, stdin=content).code == 2
         assert server.requests == []
+
+
+@posix
+def test_arguments_are_utf_8_in_a_locale_that_is_not(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Python could not read of them is read again."""
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with LoopbackServer() as server:
+        command.at(server)
+        command.start("ask", "天气".encode(), "-s", "短".encode()).communicate(timeout=TIMEOUT)
+        assert [each["content"] for each in messages(server)] == ["短", "天气"]
+        found = command.start("history", "天气".encode())
+        assert found.communicate(timeout=TIMEOUT)[0].decode().strip().endswith("天气")
 
 
 # What is printed
@@ -211,6 +235,7 @@ def test_an_answer_that_does_not_fit_its_schema_is_printed_and_told(command: Com
 
 FAILURES = [
     (Fault.status(401), 4),
+    (Fault.status(402), 4),
     (Fault.status(403, "账户余额过低"), 4),
     (Fault.status(429, "免费API限制每日200次请求"), 4),
     (Fault.status(400), 1),
@@ -497,6 +522,59 @@ def test_the_history_is_for_its_owner_only(command: Command) -> None:
     for file in folder.iterdir():
         assert file.stat().st_mode & 0o777 == 0o600
         assert b"sk-0123456789abcdefghij" not in file.read_bytes()
+
+
+def test_headers_are_sent_and_not_stored(command: Command) -> None:
+    """They may hold a key."""
+    with LoopbackServer() as server:
+        headers = json.dumps({"X-Key": "a-secret"})
+        command.at(server)("ask", "Hi", "-o", f"extra_headers={headers}", "-o", "temperature=0.5")
+        assert server.requests[-1].headers["X-Key"] == "a-secret"
+    assert command.rows("SELECT parameters FROM messages WHERE role = 'assistant'") == [('{"temperature": 0.5}',)]
+
+
+full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no device that is full")
+
+
+@full
+@pytest.mark.parametrize(
+    "arguments",
+    ["ask Hi", "ask Hi --json", "ask Hi -x", "ask Hi --render always", "chat", "history", "config"],
+)
+def test_an_output_that_can_not_be_written_is_told_once(
+    command: Command, arguments: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code is 1, and a chat asks nothing more: nobody could read the answers."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with LoopbackServer() as server, open("/dev/full", "wb") as output:
+        command.at(server)("ask", "Hi")
+        process = command.start(*arguments.split(), stdin=subprocess.PIPE, stdout=output)
+        _, told = process.communicate(b"Hi\nHo\n" if arguments == "chat" else b"", timeout=TIMEOUT)
+        assert len(server.requests) <= 2
+    assert (process.returncode, told.count(b"error: "), told.count(b"hint: ")) == (1, 1, 1)
+
+
+@full
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("ask Hi -u", 0), ("ask", 2), ("ask -f x --debug", 2), ("no-command", 2)]
+)
+def test_what_can_not_be_told_changes_no_exit_code(command: Command, arguments: str, code: int) -> None:
+    """Standard error may be full."""
+    with LoopbackServer(["One."]) as server, open("/dev/full", "wb") as output:
+        process = command.at(server).start(*arguments.split(), stderr=output)
+        assert process.communicate(timeout=TIMEOUT)[0] == (b"" if code else b"One.")
+    assert process.returncode == code
+
+
+@posix
+@pytest.mark.parametrize("arguments", ["ask Hi", "ask Hi --render always", "ask Hi --json", "ask Hi -x", "history"])
+def test_a_standard_output_that_is_closed_is_told(command: Command, arguments: str) -> None:
+    """An answer that could not be printed is no success."""
+    with LoopbackServer() as server:
+        command.at(server)("ask", "Hi")
+        script = f"{shlex.quote(sys.executable)} -m chatanywhere {arguments} >&- </dev/null"
+        done = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, cwd=ROOT, timeout=TIMEOUT, check=False)
+    assert (done.returncode, done.stderr.count(b"error: ")) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -128,6 +129,24 @@ def test_ctrl_c_before_the_answer_has_begun_stops_it_too(command: Command) -> No
 
 
 @posix
+def test_ctrl_c_may_be_pressed_several_times(command: Command) -> None:
+    """What came is stored all the same, and the chat goes on."""
+    with LoopbackServer(["word " * 1000] * 4, delay=0.01) as server:
+        command.at(server)
+        with chatting() as terminal:
+            for pause in (0.0, 0.002, 0.01, 0.05):
+                terminal.type("Count\r")
+                terminal.child.expect_exact("word word")
+                for _ in range(5):
+                    os.kill(terminal.child.pid, signal.SIGINT)
+                    time.sleep(pause)
+                assert "note: stopped" in terminal.prompt()
+    answers = command.answers()
+    assert [status for _, status in answers] == ["cut"] * 4
+    assert all(text.startswith("word word") for text, _ in answers)
+
+
+@posix
 def test_ctrl_c_at_the_prompt_clears_the_line(command: Command) -> None:
     """What was typed is gone and not sent; so it is where the signal comes from another program."""
     with LoopbackServer() as server:
@@ -173,6 +192,20 @@ def test_a_question_can_be_changed(command: Command) -> None:
 
 
 @posix
+def test_ctrl_c_changes_no_question(command: Command) -> None:
+    """`/edit` is left by it, and what is typed next is a question of its own."""
+    with LoopbackServer(["One.", "Two."]) as server:
+        command.at(server)
+        with chatting() as terminal:
+            terminal.say("Count")
+            terminal.say("/edit")
+            terminal.type("\x03")
+            terminal.prompt()
+            terminal.say("Hi")
+        assert asked(server) == ["Count", "One.", "Hi"]
+
+
+@posix
 def test_what_was_asked_in_earlier_chats_is_at_hand(command: Command) -> None:
     """The arrow leads to it: the history of the prompt is the store's, and there is no second file."""
     with LoopbackServer() as server:
@@ -213,10 +246,12 @@ def test_without_prompt_toolkit_a_terminal_is_told_what_is_missing(
 
 def test_what_can_not_be_done_in_a_chat_is_told(command: Command) -> None:
     """Each in two lines, and the chat goes on."""
-    lines = ["/retry", "/resume", "/undo", "/edit", "/edit x", "/file", "/file no-such-file", "/save", "/load x", "/x"]
+    lines = ["/retry", "/resume", "/undo", "/edit", "/edit x", "/file", "/file no-such-file", "/save", "/load"]
+    lines += ["/load x", "/x", "/save x.txt"]
     done = command("chat", stdin="\n".join([*lines, "", "/model", "/system", "/new"]).encode())
     assert done.code == 0
-    assert re.fullmatch(r"(error: .+\nhint: .+\n){10}", done.err)
+    assert re.fullmatch(r"(error: .+\nhint: .+\n){12}", done.err)
+    assert ": .md, .markdown, .json" in done.err
     assert done.out == "model: the default\nsystem: nothing\na new conversation\n"
 
 
@@ -249,6 +284,35 @@ def test_a_pipe_holds_a_chat_too(command: Command, tmp_path: Path) -> None:
     assert bodies[1]["messages"][0] == {"role": "system", "content": "Be short."}
     assert "notes" in bodies[1]["messages"][-1]["content"]
     assert len(bodies[3]["messages"]) == 2  # a new conversation
+
+
+def test_json_of_a_chat_is_one_object_per_line(command: Command) -> None:
+    """And nothing between them."""
+    with LoopbackServer(["One", "Two"]) as server:
+        done = command.at(server)("chat", "--json", stdin=b"Hi\nHo\n")
+    assert [json.loads(line)["text"] for line in done.out.splitlines()] == ["One", "Two"]
+
+
+def test_a_file_is_written_over_only_by_its_own_conversation(command: Command, tmp_path: Path) -> None:
+    """Another one is not lost by it."""
+    file = tmp_path / "one.md"
+    lines = ["Hi", f"/save {file}", f"/save {file}", "/new", f"/save {file}", f"/load {file}", f"/save {file}"]
+    with LoopbackServer() as server:
+        done = command.at(server)("chat", stdin="\n".join(lines).encode())
+    assert done.out.count("written: ") == 3
+    assert done.err.count("is there already") == 1
+
+
+def test_a_conversation_with_models_to_fall_back_on_goes_on_with_the_first(command: Command, tmp_path: Path) -> None:
+    """A file may name several; a chat has one."""
+    file = tmp_path / "one.json"
+    file.write_text(
+        json.dumps({"chatanywhere": 1, "model": ["a", "b"], "messages": [{"role": "user", "content": "x"}]})
+    )
+    with LoopbackServer() as server:
+        done = command.at(server)("chat", "--from", str(file), stdin=b"Hi")
+        assert server.requests[-1].json["model"] == "a"
+    assert (done.code, done.err) == (0, "")
 
 
 @posix
