@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
+    parser.prog += f" {arguments.name}"  # whose --help is the one to read
     if rest and (arguments.command is not ask.run or any(each.startswith("-") for each in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:  # argparse takes words of a question behind an option for something else
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
     for each in (ask, chat, history, account, config, serve, demo):
         each.add(commands)
     for command in commands.choices.values():

@@ -121,6 +121,7 @@ def test_wrong_use_is_told_in_two_lines_and_nothing_is_sent(command: Command, ar
     assert (done.code, done.out) == (2, "")
     assert re.fullmatch(r"error: .+\nhint: .+\n", done.err)
     assert "CHATANYWHERE_API_KEY" not in done.err
+    assert "chatanywhere --help" not in done.err
     assert not command.database.exists() or command.answers() == []
 
 
