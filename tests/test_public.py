@@ -254,7 +254,7 @@ def test_importing_the_client_imports_no_more_than_it_needs() -> None:
     unwanted = ["anyio", "tenacity", "argparse", "asyncio", "concurrent.futures", "chatanywhere.testing"]
     unwanted += ["IPython", "opentelemetry", "pydantic"]
     unwanted += [f"chatanywhere.{name}" for name in ("_conversation", "_observe", "_schema", "_tools", "_watched")]
-    unwanted += ["sqlite3", "chatanywhere._batch"]
+    unwanted += ["chatanywhere._batch", "chatanywhere._store"]
     code = f"import sys; from chatanywhere import Client; print(*set({unwanted}) & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
