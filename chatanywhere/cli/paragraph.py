@@ -15,7 +15,7 @@ from rich.style import Style
 
 from .printing import visible
 
-_BEGINNING = re.compile(r"""["'“”‘’«(¿¡…]?[^\W\d_]""")
+_BEGINNING = re.compile(r"""["'(]?(?:[^\W\d_]|[^\x00-\x7f\s]|[0-9]+[^0-9.)])""")
 """What begins a paragraph, or goes on with one, and nothing else."""
 
 _MARKUP = re.compile(r"[*`\\]|~~|!?\[|<(?=\w)|&(?=[#\w])|(?<!\w)_|_(?!\w)| {2,}\n")

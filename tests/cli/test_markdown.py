@@ -18,7 +18,22 @@ from rich.cells import cell_len
 from chatanywhere.cli.markdown import MarkdownPrinter
 
 PIECES = [
-    *("word ", "longer-words ", "天气很好。", "“Quote” ", "é ", "end.", "a_b_c ", "2 * 3 ", "x < y ", "&amp; ", "\\* "),
+    *(
+        "word ",
+        "longer-words ",
+        "天气很好。",
+        "“Quote” ",
+        "é ",
+        "end.",
+        "3 apples ",
+        "10",
+        "🎉 ",
+        "a_b_c ",
+        "2 * 3 ",
+        "x < y ",
+        "&amp; ",
+        "\\* ",
+    ),
     *(
         "**bold b** ",
         "*em* ",
@@ -71,9 +86,14 @@ def drawn(pieces: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_the_same_is_drawn_however_an_answer_comes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut anywhere, no character is lost or drawn twice, and what was drawn stays."""
+    """Cut anywhere, no character is lost or drawn twice, and what was drawn stays.
+
+    But for a line that the next makes a heading or the top of a table, when its words have been drawn.
+    """
     chance = random.Random(seed)
-    text = "".join(chance.choice(PIECES) for _ in range(chance.randint(1, 14)))
+    text = "---"
+    while re.search(r"\S *\r?\n *(---|\| ?---)", f"x\n{text}"):
+        text = "".join(chance.choice(PIECES) for _ in range(chance.randint(1, 14)))
     pieces = []
     rest = text
     while rest:
@@ -92,6 +112,12 @@ def test_words_are_drawn_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
         *("", "One", "One two three", "One two three four five", "One two three four five 天"),
         *["One two three four five 天气"] * 2,
     ]
+
+
+@pytest.mark.parametrize("word", ["1", "2024", "🎉", "—", "“1”"])
+def test_a_paragraph_may_begin_with_anything(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what may be a list, a heading, a table, a quotation or code is waited for."""
+    assert drawn([word, " and", " so on"], monkeypatch)[2].rstrip() == f"{word} and so"
 
 
 def test_lines_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
