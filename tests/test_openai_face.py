@@ -761,3 +761,28 @@ def test_names_of_models_are_quoted(server: LoopbackServer) -> None:
         client_of(server).models.retrieve("org/none?")
     assert server.requests[0].path == "/v1/models/org%2Fnone%3F"
     assert not client_of(server).models.list().has_next_page()
+
+
+def test_tools_that_are_no_functions_are_not_parsed(raw_server: RawServer) -> None:
+    """They are refused by parse(), as there; a call of one that comes all the same is left out, and logged."""
+    custom = {"type": "custom", "custom": {"name": "shell"}}
+    call = {"id": "call-1", "type": "custom", "custom": {"name": "shell", "input": "ls"}}
+    for library in (openai, theirs):
+        client = library.OpenAI(api_key="key", base_url=f"{raw_server.url}/v1", max_retries=0)
+        with pytest.raises(ValueError, match="function"):
+            client.chat.completions.parse(**ASK, tools=[custom])
+        assert not raw_server.requests
+    raw_server.answer(json_answer(message(content="Done", tool_calls=[call])))
+    answer = client_of(raw_server).chat.completions.parse(**ASK).choices[0].message
+    assert (answer.content, answer.tool_calls) == ("Done", None)
+
+
+def test_a_tool_without_a_docstring_has_no_description() -> None:
+    """What a model does not say of itself is not told, unless the program says it."""
+
+    class Place(pydantic.BaseModel):
+        city: str
+
+    for description in (None, "Find a place."):
+        tool = openai.pydantic_function_tool(Place, description=description)["function"]
+        assert tool == theirs.pydantic_function_tool(Place, description=description)["function"]
