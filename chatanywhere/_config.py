@@ -142,7 +142,7 @@ class Settings:
             "observers": _checked_observers(self.observers),
             "secrets": Secrets.of(key=key, headers=headers, urls=[self.proxy, proxy, *hosts]),
             "model": self.model if self.model is None or isinstance(self.model, str) else models,
-            "models": models or (_variable("CHATANYWHERE_MODEL") or wire.default_model,),
+            "models": models or (variable("CHATANYWHERE_MODEL") or wire.default_model,),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -321,9 +321,9 @@ def _checked_verify(verify: bool | str | os.PathLike[str]) -> bool | str:
 
 def _find_service(wire: ChatProtocol, base_url: Url | None, api_key: str | None) -> tuple[tuple[str, ...], str | None]:
     """Decide on hosts and key: from the arguments, then the environment, then the protocol."""
-    urls = _variable("CHATANYWHERE_BASE_URL") if base_url in (None, "") else base_url
-    key = api_key or _variable("CHATANYWHERE_API_KEY")
-    their_url = _variable(_their_variable()) if wire.needs_key else None
+    urls = variable("CHATANYWHERE_BASE_URL") if base_url in (None, "") else base_url
+    key = api_key or variable("CHATANYWHERE_API_KEY")
+    their_url = variable(their_variable()) if wire.needs_key else None
     # A key and host set up for OpenAI's own library are meant for ChatAnywhere only if the host is one.
     is_ours = their_url is not None and _is_service(their_url)
     if urls is None:
@@ -334,7 +334,7 @@ def _find_service(wire: ChatProtocol, base_url: Url | None, api_key: str | None)
         Secrets.of(key=key).remove_from(error)
         raise
     if is_ours and key is None and all(map(_is_service, hosts)):
-        key = _variable("OPENAI_API_KEY")
+        key = variable("OPENAI_API_KEY")
     if key is not None:
         key = key.strip()
         if key[:1] in _QUOTES or key[-1:] in _QUOTES:
@@ -350,10 +350,10 @@ def _find_service(wire: ChatProtocol, base_url: Url | None, api_key: str | None)
 
 def _why_not_theirs(hosts: Sequence[str]) -> str:
     """Why the key that is set up for OpenAI's own library is not used, if there is one."""
-    if _variable("OPENAI_API_KEY") is None:
+    if variable("OPENAI_API_KEY") is None:
         return ""
-    name = _their_variable()
-    their_url = _variable(name)
+    name = their_variable()
+    their_url = variable(name)
     if their_url and _is_service(their_url):
         reason = f"goes to ChatAnywhere's hosts only, and base_url is {_shown(hosts)}"
     else:
@@ -364,15 +364,15 @@ def _why_not_theirs(hosts: Sequence[str]) -> str:
     return f". OPENAI_API_KEY is set, but {reason}"
 
 
-def _variable(name: str) -> str | None:
+def variable(name: str) -> str | None:
     """A variable of the environment, None if it is empty, as CI writes one that is not set."""
     return os.environ.get(name, "").strip() or None
 
 
-def _their_variable() -> str:
+def their_variable() -> str:
     """The variable that has the base URL of OpenAI's own library: its first versions had another one."""
     old, new = "OPENAI_API_BASE", "OPENAI_BASE_URL"
-    return old if _variable(old) and not _variable(new) else new
+    return old if variable(old) and not variable(new) else new
 
 
 def _shown(hosts: Sequence[str]) -> str:

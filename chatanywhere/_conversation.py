@@ -280,9 +280,7 @@ class BaseConversation(Generic[C]):
         """Begin a turn."""
         question = _question(text, files)
         options = _checked_options(options)
-        self._settle()
-        with self._lock:
-            self._refuse_if_busy("another question")
+        with self._changing("another question"):
             self._history.check_calls(question)
             turn = Turn(
                 question,
@@ -299,9 +297,7 @@ class BaseConversation(Generic[C]):
 
     def _ask_again(self, model: Model | None, options: Mapping[str, Any]) -> Asking:
         """Begin the last turn anew."""
-        self._settle()
-        with self._lock:
-            self._refuse_if_busy("another question")
+        with self._changing("another question"):
             turn = self._last_turn()
             if turn is None:
                 raise RuntimeError("there is no question to ask again: nothing has been asked")
@@ -321,9 +317,7 @@ class BaseConversation(Generic[C]):
 
     def _ask_for_the_rest(self, model: Model | None, options: Mapping[str, Any]) -> Asking:
         """Begin to go on with the last answer."""
-        self._settle()
-        with self._lock:
-            self._refuse_if_busy("another question")
+        with self._changing("another question"):
             turn = self._last_turn()
             if turn is None:
                 raise RuntimeError("there is no answer to go on with: nothing has been asked")
@@ -437,17 +431,19 @@ class BaseConversation(Generic[C]):
 
     @contextmanager
     def _changing(self, what: str) -> Iterator[None]:
+        """Keep other threads out.
+
+        Raises:
+            RuntimeError: an answer is on its way.
+        """
         self._settle()
         with self._lock:
-            self._refuse_if_busy(what)
+            if self._asking is not None and self._asking() is not None:
+                raise RuntimeError(
+                    f"an answer of this conversation is on its way: read it to its end or close it before {what}, or "
+                    "use a copy of the conversation, made by fork()"
+                )
             yield
-
-    def _refuse_if_busy(self, what: str) -> None:
-        if self._asking is not None and self._asking() is not None:
-            raise RuntimeError(
-                f"an answer of this conversation is on its way: read it to its end or close it before {what}, or "
-                "use a copy of the conversation, made by fork()"
-            )
 
 
 class Conversation(BaseConversation["Client"]):

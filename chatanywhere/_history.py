@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ._message import calls_of
 from ._protocols.json_body import encode_json
 from ._protocols.protocol import as_messages
 from ._types import MessagesLike
@@ -84,7 +85,7 @@ class History:
         waiting: set[Any] = set()
         for message in [*self.messages[answer:], *question]:
             if message["role"] == "assistant":
-                waiting = {call["id"] for call in _calls(message) if call.get("id")}
+                waiting = {call["id"] for call in calls_of(message) if call.get("id")}
             elif message["role"] == "tool":
                 waiting.discard(message.get("tool_call_id"))
             elif waiting:
@@ -121,7 +122,7 @@ def copied(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def question_size(messages: Sequence[Mapping[str, Any]]) -> int:
     """How many messages are the question of a turn that was not completed: the others are rounds of tools."""
-    return next((index for index, each in enumerate(messages) if index and _calls(each)), len(messages))
+    return next((index for index, each in enumerate(messages) if index and calls_of(each)), len(messages))
 
 
 def text_of(message: Mapping[str, Any]) -> str:
@@ -148,7 +149,7 @@ def as_markdown(message: Mapping[str, Any]) -> str:
     refusal = message.get("refusal")
     said = [*_texts(message), *([refusal] if isinstance(refusal, str) else [])]
     said += [f"*[{kind}]*" for kind in parts if kind != "text"]
-    return "\n\n".join([*said, *(f"→ {_called(call)}" for call in _calls(message))])
+    return "\n\n".join([*said, *(f"→ {_called(call)}" for call in calls_of(message))])
 
 
 def _begins_turn(messages: Sequence[Mapping[str, Any]], index: int) -> bool:
@@ -164,11 +165,6 @@ def _texts(message: Mapping[str, Any]) -> Iterator[str]:
         yield from (part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
 
 
-def _calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
-    calls = message.get("tool_calls")
-    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-
-
 def _called(call: Mapping[str, Any]) -> str:
     """What a call says, as a text."""
     what = call.get("custom" if call.get("type") == "custom" else "function")
@@ -178,4 +174,4 @@ def _called(call: Mapping[str, Any]) -> str:
 
 def _size(message: Mapping[str, Any]) -> int:
     """The characters of a message's text, and of the calls in it."""
-    return len(text_of(message)) + sum(len(_called(call)) for call in _calls(message))
+    return len(text_of(message)) + sum(len(_called(call)) for call in calls_of(message))

@@ -326,6 +326,12 @@ def arguments_text(tool: Mapping[str, Any]) -> str:
     return _written(tool.get("input") if arguments is None else arguments) or ""
 
 
+def calls_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tool calls of a message or a delta, those that are objects."""
+    calls = message.get("tool_calls")
+    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+
+
 def index_of(item: Mapping[str, Any]) -> int | None:
     """The index of a choice or a tool call, which some servers write as a float or a str; None if it has none."""
     index = item.get("index")

@@ -107,7 +107,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_attachment": "_picture",
     "_seam": "",
     "_transcript": "",
-    "_history": "_types _protocols.json_body _protocols.protocol",
+    "_history": "_types _message _protocols.json_body _protocols.protocol",
     "_turn": "_errors _types _config _schema _stream _async_client _tools _history _seam _protocols.json_body",
     "_conversation": "_errors _types _policy _config _stream _client _async_client _attachment _history _markdown "
     "_transcript _turn",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING, Any
 
 from .options import add_connection
@@ -59,7 +58,9 @@ def masked(key: str | None) -> str:
 
 
 def _is_set(name: str) -> bool:
-    return bool(os.environ.get(name, "").strip())
+    from .._config import variable
+
+    return variable(name) is not None
 
 
 def _key_source(settings: Settings) -> str:
@@ -71,13 +72,15 @@ def _key_source(settings: Settings) -> str:
 
 
 def _host_source(settings: Settings) -> str:
+    from .._config import their_variable
+
     if settings.base_url:
         return "--base-url"
     if _is_set("CHATANYWHERE_BASE_URL"):
         return "CHATANYWHERE_BASE_URL"
     if settings.hosts == type(settings)(base_url=settings.wire.base_urls, protocol=settings.protocol).hosts:
         return "default"
-    return "OPENAI_BASE_URL" if _is_set("OPENAI_BASE_URL") else "OPENAI_API_BASE"
+    return their_variable()
 
 
 def _proxy(settings: Settings) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
@@ -89,6 +88,8 @@ class _Face(Generic[ClientT]):
         client: ClientT | None = None,
         **other: Any,
     ) -> None:
+        from .._config import variable  # here, for a program that makes no client is to import little
+
         for name, value in other.items():
             if name not in _KEYWORDS:
                 raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
@@ -96,8 +97,8 @@ class _Face(Generic[ClientT]):
                 raise TypeError(f"{type(self).__name__}({name}=…) is not there: {_KEYWORDS[name]}")
         if client is not None and (api_key is not None or base_url is not None):
             raise TypeError("client= has its own key and base URL: give them to it")
-        self.organization = _variable("OPENAI_ORG_ID") if organization is None else organization
-        self.project = _variable("OPENAI_PROJECT_ID") if project is None else project
+        self.organization = variable("OPENAI_ORG_ID") if organization is None else organization
+        self.project = variable("OPENAI_PROJECT_ID") if project is None else project
         self.timeout = timeout if given(timeout) else DEFAULT if client else DEFAULT_TIMEOUT
         self.max_retries = max_retries if given(max_retries) else DEFAULT if client else DEFAULT_MAX_RETRIES
         self._custom_headers = dict(default_headers or {})
@@ -110,7 +111,7 @@ class _Face(Generic[ClientT]):
             client = self._make(key, url)
             first, _, query = (url if isinstance(url, str) else url[0] if url else _DEFAULT_URL).partition("?")
             self._base_url = first.rstrip("/") + "/" + (f"?{query}" if query else "")
-            self.api_key = "" if self._key_provider else key or _variable("CHATANYWHERE_API_KEY") or ""
+            self.api_key = "" if self._key_provider else key or variable("CHATANYWHERE_API_KEY") or ""
         self.client = client
         self._own_key = self.api_key  # that the client sends by itself
         self._limits(self.timeout, streamed=True)  # tell what is wrong with it now
@@ -250,24 +251,22 @@ class _Face(Generic[ClientT]):
         return f"{type(self).__name__}({self.client!r})"
 
 
-def _variable(name: str) -> str | None:
-    return os.environ.get(name, "").strip() or None
-
-
 def _found(base_url: Any, api_key: str | None) -> tuple[Any, str | None]:
     """Return base URL and key: of the arguments, else of the environment; None for what a `Client` finds by itself.
 
     A key of `OPENAI_API_KEY` goes where `base_url=` or `OPENAI_BASE_URL` say, and nowhere else: OpenAI's is not for
     ChatAnywhere.
     """
+    from .._config import variable
+
     url = base_url if base_url is None or isinstance(base_url, (str, list, tuple)) else str(base_url)
     key = api_key
-    ours = _variable("CHATANYWHERE_API_KEY") if key is None else None
-    if not url and ours is None and _variable("CHATANYWHERE_BASE_URL") is None:
-        url = _variable("OPENAI_BASE_URL")
+    ours = variable("CHATANYWHERE_API_KEY") if key is None else None
+    if not url and ours is None and variable("CHATANYWHERE_BASE_URL") is None:
+        url = variable("OPENAI_BASE_URL")
     if url and key is None and ours is None:
-        key = _variable("OPENAI_API_KEY")
-    return url or _variable("CHATANYWHERE_BASE_URL"), key
+        key = variable("OPENAI_API_KEY")
+    return url or variable("CHATANYWHERE_BASE_URL"), key
 
 
 _DEFAULT_URL = "https://api.chatanywhere.tech/v1"

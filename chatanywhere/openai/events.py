@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from .._message import MessageSoFar
+from .._message import MessageSoFar, calls_of
 from .model import BaseModel
 from .parsing import Wanted, parsed, refuse_unfinished
 from .request import omit
@@ -222,7 +222,7 @@ class _ChoiceSnapshot:
         if self._message:  # OpenAI's library has all of them behind the first piece
             self._message = {name: self._message.get(name) for name in _MESSAGE_FIELDS} | self._message
         _accumulate(self._message, {name: delta[name] for name in delta if name != "tool_calls"})
-        for call in _calls(delta):
+        for call in calls_of(delta):
             _accumulate(self._calls.setdefault(call["index"], {}), call)
         told, is_first = piece.to_dict(), not self._fields
         for name in ("delta", "logprobs"):
@@ -246,7 +246,7 @@ class _ChoiceSnapshot:
         """Read what can be read already."""
         if not self._wanted.reads:
             return
-        for call in _calls(delta):
+        for call in calls_of(delta):
             function = self._calls[call["index"]].get("function") or {}
             if self._wanted.is_strict(function.get("name")) and function.get("arguments"):
                 self._arguments[call["index"]] = self._wanted.so_far(function["arguments"])
@@ -274,7 +274,7 @@ class _ChoiceSnapshot:
             if delta.get(text) is not None:
                 read = {"parsed": message.parsed} if text == "content" else {}
                 yield kind(type=f"{text}.delta", delta=delta[text], snapshot=getattr(message, text), **read)
-        for call in _calls(delta):
+        for call in calls_of(delta):
             whole = self._call_fields(call["index"])
             if whole.get("type") == "custom":
                 continue
@@ -295,7 +295,7 @@ class _ChoiceSnapshot:
         if self.snapshot.finish_reason:
             yield from self._texts_done()
             yield from self._call_done()
-        for call in _calls(delta):
+        for call in calls_of(delta):
             if call["index"] != self._call:
                 yield from self._texts_done()
                 yield from self._call_done()
@@ -335,11 +335,6 @@ class _ChoiceSnapshot:
 
 
 _MESSAGE_FIELDS = [name for name in ParsedChatCompletionMessage._fields() if name != "parsed"]
-
-
-def _calls(delta: Mapping[str, Any]) -> list[dict[str, Any]]:
-    calls = delta.get("tool_calls")
-    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
 
 def _accumulate(known: dict[str, Any], news: Mapping[str, Any]) -> None:
