@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -72,6 +73,13 @@ class Crash:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
         return process
+
+    def kill(self, after: float) -> None:
+        """Begin a run, and kill it after so many seconds."""
+        process = self.start()
+        time.sleep(after)
+        process.kill()
+        self.end(process)
 
     def end(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait for its end, and check what must be true; return whether it has come to its own end."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,7 @@ def test_ten_kills_lose_nothing(seed: int, tmp_path: Path) -> None:
     with LoopbackServer(echo, faults=[Fault.latency(0.1, at="head")]) as server:
         crash = Crash(tmp_path, server, count=600, concurrency=32)
         for _ in range(10):
-            process = crash.start()
-            time.sleep(chance.uniform(0, 1.0))
-            process.kill()
-            crash.end(process)
+            crash.kill(chance.uniform(0, 1.0))
         assert crash.end(crash.start())
         crash.check_all()
 

@@ -27,10 +27,7 @@ def test_what_a_killed_program_had_paid_is_not_lost(tmp_path: Path) -> None:
     with LoopbackServer(echo, faults=[Fault.latency(0.05, at="head")]) as server:
         crash = Crash(tmp_path, server, count=120, concurrency=8)
         for _ in range(2):
-            process = crash.start()
-            time.sleep(chance.uniform(0.05, 0.5))
-            process.kill()
-            crash.end(process)
+            crash.kill(chance.uniform(0.05, 0.5))
         assert crash.end(crash.start())
         crash.check_all()
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import openai
 import pydantic
 
 from chatanywhere.testing import Fault, LoopbackServer, Reply
@@ -91,6 +92,13 @@ QUOTA = _refusal(
     "insufficient_quota",
     "insufficient_quota",
 )
+
+SDK_ERRORS = {
+    "wrong key": (WRONG_KEY, openai.AuthenticationError),
+    "quota": (QUOTA, openai.RateLimitError),
+    "silence": (Fault.timeout(), openai.APITimeoutError),
+}
+"""Faults, and what clients that stand on OpenAI's SDK make of them."""
 BUSY = Fault.retry_after(1, first=1)
 
 

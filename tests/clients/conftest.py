@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from greenlets.conftest import pytest_runtest_makereport
+
+from chatanywhere.testing import LoopbackServer
+
+__all__ = ["pytest_runtest_makereport"]
 
 pytest.register_assert_rewrite("clients.cases")
 
 # What libraries read when they are imported: no price lists, models, or statistics over the network.
 os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", HF_HUB_OFFLINE="1", LANGSMITH_TRACING="false")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, Any, Any]:
-    """Make a failure of each skip: what is missing here is missing for users."""
-    report = yield
-    if report.skipped:
-        report.outcome = "failed"
-    return report
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +36,10 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
     yield
     assert not asked
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    """A server with the small talker."""
+    with LoopbackServer() as server:
+        yield server

@@ -10,19 +10,13 @@ from typing import Any
 import instructor
 import openai
 import pytest
-from clients.cases import ADA, ANSWER, PICTURE, QUOTA, WRONG_KEY, Person, Pet, picture_of, waited_for_a_second
+from clients.cases import ADA, ANSWER, PICTURE, SDK_ERRORS, Person, Pet, picture_of, waited_for_a_second
 from instructor.core import InstructorRetryException
 
 from chatanywhere.testing import Fault, LoopbackServer, Reply
 
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": ADA}]}
 PERSON = '{"name": "Ada", "age": 36, "pets": []}'
-
-
-@pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer() as server:
-        yield server
 
 
 def client(server: LoopbackServer, mode: instructor.Mode = instructor.Mode.TOOLS, **settings: Any) -> Any:
@@ -118,14 +112,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-ERRORS = {
-    "wrong key": (WRONG_KEY, openai.AuthenticationError),
-    "quota": (QUOTA, openai.RateLimitError),
-    "silence": (Fault.timeout(), openai.APITimeoutError),
-}
-
-
-@pytest.mark.parametrize(("fault", "kind"), ERRORS.values(), ids=ERRORS.keys())
+@pytest.mark.parametrize(("fault", "kind"), SDK_ERRORS.values(), ids=SDK_ERRORS.keys())
 def test_errors(server: LoopbackServer, fault: Fault, kind: type[Exception]) -> None:
     """What goes wrong is Instructor's error, which comes from that of OpenAI's SDK."""
     server.faults = [fault]

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 import tiktoken
 from clients.cases import (
     ADA,
     ANSWER,
     PICTURE,
-    QUOTA,
+    SDK_ERRORS,
     WEATHER,
-    WRONG_KEY,
     Person,
     picture_of,
     results_of,
@@ -28,12 +25,6 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 from chatanywhere.testing import Fault, LoopbackServer
-
-
-@pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer() as server:
-        yield server
 
 
 def chat(server: LoopbackServer, **settings: Any) -> ChatOpenAI:
@@ -132,14 +123,7 @@ def test_a_picture(server: LoopbackServer) -> None:
         assert picture_of(server) == PICTURE
 
 
-ERRORS = {
-    "wrong key": (WRONG_KEY, openai.AuthenticationError),
-    "quota": (QUOTA, openai.RateLimitError),
-    "silence": (Fault.timeout(), openai.APITimeoutError),
-}
-
-
-@pytest.mark.parametrize(("fault", "kind"), ERRORS.values(), ids=ERRORS.keys())
+@pytest.mark.parametrize(("fault", "kind"), SDK_ERRORS.values(), ids=SDK_ERRORS.keys())
 def test_errors(server: LoopbackServer, fault: Fault, kind: type[Exception]) -> None:
     """What goes wrong is the error of OpenAI's SDK, or one of LangChain's own below it."""
     server.faults = [fault]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import litellm
@@ -35,12 +34,6 @@ PARAMETERS = {
     "required": ["city", "days"],
 }
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}]
-
-
-@pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer() as server:
-        yield server
 
 
 def at(server: LoopbackServer, model: str = "openai/gpt-4o-mini") -> dict[str, Any]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 from clients.cases import (
     ADA,
     ANSWER,
     PICTURE,
-    QUOTA,
+    SDK_ERRORS,
     WEATHER,
-    WRONG_KEY,
     Person,
     picture_of,
     results_of,
@@ -29,12 +26,6 @@ from llama_index.llms.openai_like import OpenAILike
 from chatanywhere.testing import Fault, LoopbackServer, Reply
 
 MESSAGES = [ChatMessage(role="user", content=ADA)]
-
-
-@pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer() as server:
-        yield server
 
 
 def chat(server: LoopbackServer, **settings: Any) -> OpenAILike:
@@ -123,14 +114,7 @@ def test_reasoning() -> None:
     assert (thinking.content, text.text) == ("Let me think.", "Yes.")
 
 
-ERRORS = {
-    "wrong key": (WRONG_KEY, openai.AuthenticationError),
-    "quota": (QUOTA, openai.RateLimitError),
-    "silence": (Fault.timeout(), openai.APITimeoutError),
-}
-
-
-@pytest.mark.parametrize(("fault", "kind"), ERRORS.values(), ids=ERRORS.keys())
+@pytest.mark.parametrize(("fault", "kind"), SDK_ERRORS.values(), ids=SDK_ERRORS.keys())
 def test_errors(server: LoopbackServer, fault: Fault, kind: type[Exception]) -> None:
     """What goes wrong is the error of OpenAI's SDK."""
     server.faults = [fault]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import openai
@@ -39,12 +39,6 @@ class Weather(BaseModel):
 
 
 TOOL = openai.pydantic_function_tool(Weather, name="weather")
-
-
-@pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer() as server:
-        yield server
 
 
 def run(server: LoopbackServer, function: Callable[[Any], Awaitable[None]]) -> None:

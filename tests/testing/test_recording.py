@@ -16,7 +16,7 @@ import ssl
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,6 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 def ends_of(path: Path) -> list[str]:
     return [line["end"] for line in lines_of(path) if "end" in line]
-
-
-@pytest.fixture
-def no_thread_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
 
 
 @pytest.fixture

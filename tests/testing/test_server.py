@@ -87,13 +87,6 @@ def events(response: requests.Response) -> list[str]:
 
 
 @pytest.fixture
-def no_thread_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
-
-
-@pytest.fixture
 def server(no_thread_left: None) -> Iterator[LoopbackServer]:
     with LoopbackServer() as server:
         yield server
