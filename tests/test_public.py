@@ -168,7 +168,10 @@ MAY_IMPORT: dict[str, str | None] = {
     "testing.routes": "testing.account testing.completions testing.embeddings testing.faults testing.options "
     "testing.replies testing.request testing.talker testing.prompts testing.writer",
     "testing.server": "testing.faults testing.recorder testing.replies testing.request testing.routes testing.writer",
-    "_store": "",
+    "_store": "_store.answer _store.database _store.message",
+    "_store.answer": "_store.database _store.message",
+    "_store.message": "",
+    "_store.database": "",
     "cli": ANY,
     **{f"cli.{name}": ANY for name in ("account", "answer", "ask", "chat", "config", "demo", "failures", "history")},
     **{f"cli.{name}": ANY for name in ("markdown", "options", "paragraph", "printing", "serve", "talk")},
@@ -196,7 +199,7 @@ LIBRARIES: dict[str, set[str]] = {
     "tqdm": {"_batch.progress"},  # only where a bar is asked for
     "numpy": {"_embeddings"},  # only where its arrays are asked for
     "socks": {"_http.environment", "_http.socks"},  # the first looks whether it is there
-    "platformdirs": {"_store"},
+    "platformdirs": {"_store.database"},
     "IPython": {"", "notebook"},  # the first for type checkers
     "rich": {"cli.markdown", "cli.paragraph"},
     "markdown_it": {"cli.markdown", "cli.paragraph"},  # which rich comes with

@@ -451,7 +451,7 @@ def test_what_can_be_read_only_is_gone_on_with_all_the_same(command: Command, mo
 
     with LoopbackServer() as server:
         command.at(server)("ask", "I am Ada.")
-        monkeypatch.setattr("chatanywhere._store._make_file", refuse)
+        monkeypatch.setattr("chatanywhere._store.database._make_file", refuse)
         done = command("ask", "-c", "Do you remember my name?")
     assert "Ada" in done.out
     assert re.fullmatch(r"warning: .*Read-only file system.*\n", done.err)
