@@ -5,6 +5,7 @@ A turn enters the history when its answer is complete. One that is not is kept a
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 import weakref
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from . import _transcript
 from ._attachment import FileLike, parts_of
@@ -44,6 +45,8 @@ _NOT_SAVED = (
 class BaseConversation(Generic[C]):
     """What the blocking and the async conversation have in common: all but the waiting."""
 
+    _is_async: ClassVar[bool]
+
     def __init__(
         self,
         client: C,
@@ -55,6 +58,7 @@ class BaseConversation(Generic[C]):
         max_chars: int | None = None,
         **options: Any,
     ) -> None:
+        self._check_client(client)
         if system is not None and not isinstance(system, str):
             raise TypeError(f"system must be a str, not {type(system).__name__}")
         self.model = model
@@ -68,13 +72,21 @@ class BaseConversation(Generic[C]):
         given = [] if isinstance(messages, Sequence) and not messages else read(messages)
         self._history = History(given if system is None else [{"role": "system", "content": system}, *given])
 
+    @classmethod
+    def _check_client(cls, client: object) -> None:
+        complete = getattr(client, "complete", None)
+        if not callable(complete) or inspect.iscoroutinefunction(complete) is not cls._is_async:
+            wanted = "an AsyncClient" if cls._is_async else "a Client"
+            raise TypeError(f"{cls.__name__} needs {wanted}, not {type(client).__name__}")
+
     # What has been said -------------------------------------------------------------------------------------
 
     @property
     def messages(self) -> list[dict[str, Any]]:
         """All that has been said, the system message first, as a new list."""
         self._settle()
-        return copied(self._history.messages)
+        with self._lock:  # another thread may change it
+            return copied(self._history.messages)
 
     @property
     def system(self) -> str | None:
@@ -91,7 +103,7 @@ class BaseConversation(Generic[C]):
 
     @property
     def turn(self) -> Turn | None:
-        """The last turn, complete or not; None if none has been made, or if it has been taken back.
+        """The last turn, complete or not; None if none has been made, or if it has been taken back. A copy.
 
         One that was kept elsewhere may be set, for `retry()` and `resume()`: `Turn([question], partial, "cut", index)`.
 
@@ -99,7 +111,8 @@ class BaseConversation(Generic[C]):
             TypeError, ValueError: it is none, or it has no place in the history.
         """
         self._settle()
-        return self._turn
+        turn = self._turn
+        return turn and replace(turn, messages=copied(turn.messages))
 
     @turn.setter
     def turn(self, turn: Turn | None) -> None:
@@ -200,6 +213,9 @@ class BaseConversation(Generic[C]):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.fork()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} can't be pickled, for its client has a key: use save() and load()")
+
     # Files --------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -221,7 +237,9 @@ class BaseConversation(Generic[C]):
         Raises:
             ValueError: the file is another one, or damaged, or the path has another ending.
             OSError: it can't be read.
+            TypeError: the client is none of this kind of conversation's.
         """
+        cls._check_client(client)
         record = _transcript.read(path)
         try:
             conversation = cls(
@@ -419,7 +437,8 @@ class BaseConversation(Generic[C]):
 
     def _settle(self) -> None:
         """Take note of the end of a stream of which its reader has not learned yet, or was kept from telling."""
-        asking = self._asking and self._asking()
+        held = self._asking  # which another thread may change
+        asking = held and held()
         if not asking or asking.stream is None:
             return
         stream = asking.stream()
@@ -463,6 +482,8 @@ class Conversation(BaseConversation["Client"]):
             the last whole turns are sent as there is room for. The question is always sent.
         max_chars: the same for the characters of their texts.
     """
+
+    _is_async = False
 
     def send(
         self,
@@ -585,6 +606,8 @@ class Conversation(BaseConversation["Client"]):
 
 class AsyncConversation(BaseConversation["AsyncClient"]):
     """The same conversation for asyncio and trio. Made by `AsyncClient.conversation`."""
+
+    _is_async = True
 
     async def send(
         self,

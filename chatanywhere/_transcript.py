@@ -112,7 +112,7 @@ def _checked(record: Any) -> Record:
             raise ValueError("the unfinished turn has no question")
     model = record.get("model", "")
     names = model if isinstance(model, list) and model else [model]
-    if not all(isinstance(name, str) for name in names):
+    if not all(isinstance(name, str) for name in names) or (isinstance(model, list) and "" in model):
         raise ValueError("the model is no name")
     for name, kind in {"options": dict, "finish_reason": str, "replaces": int}.items():
         if name in record and not isinstance(record[name], kind):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -379,7 +381,63 @@ def test_of_many_threads_one_asks(kind: str) -> None:
         assert len(server.requests) == 8 - len(refused)
 
 
+def test_a_reader_never_sees_half_a_change(server: LoopbackServer) -> None:
+    """While other threads change the system message and the last turn, the roles that one reads take turns."""
+    conversation = Talk("sync", server, messages=[user("one"), assistant("1")] * 200).conversation
+    over = threading.Event()
+    interval = sys.getswitchinterval()
+
+    def change() -> None:
+        while not over.is_set():
+            conversation.system = "Be brief." if conversation.system is None else None
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        sys.setswitchinterval(1e-6)
+        for _ in range(200):
+            roles = [each["role"] for each in conversation.messages if each["role"] != "system"]
+            assert roles == ["user", "assistant"] * 200
+            assert conversation.turn is None
+    finally:
+        over.set()
+        thread.join(20)
+        sys.setswitchinterval(interval)
+
+
 # Changes ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_given_out_can_be_changed(server: LoopbackServer) -> None:
+    """Messages and turns are copies: changing them changes neither the history nor what is asked again."""
+    conversation = Talk("sync", server).conversation
+    conversation.send("one")
+    for given in (lambda: conversation.messages, lambda: conversation.turn.messages):
+        given()[0]["content"] = "changed"
+        given().clear()
+    assert conversation.retry().text == "answer to 1"
+    assert conversation.messages == conversation.turn.messages == [user("one"), assistant("answer to 1")]
+    assert sent(server) == [user("one")]
+
+
+@pytest.mark.parametrize("client", ["another", "sk-key", None])
+def test_a_client_of_another_kind_is_told(server: LoopbackServer, tmp_path: Path, client: Any) -> None:
+    """A conversation of the other kind's client, or of none, is a TypeError when it is made or loaded."""
+    with Client("k", base_url=server.url) as own:
+        own.conversation().save(tmp_path / "talk.md")
+        clients = {Conversation: own.as_async(), AsyncConversation: own}
+        for kind, other in clients.items():
+            wrong: Any = other if client == "another" else client
+            with pytest.raises(TypeError, match=r"needs an? (?:Async)?Client, not"):
+                kind(wrong)
+            with pytest.raises(TypeError, match=r"needs an? (?:Async)?Client, not"):
+                kind.load(tmp_path / "talk.md", wrong)
+
+
+def test_a_conversation_is_not_pickled(server: LoopbackServer) -> None:
+    """Its client has a key: the error names what to do instead."""
+    with pytest.raises(TypeError, match=r"save\(\)"):
+        pickle.dumps(Talk("sync", server).conversation)
 
 
 def test_undo_takes_back_the_last_turn(server: LoopbackServer) -> None:

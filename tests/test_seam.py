@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from chatanywhere import Client, Turn
 from chatanywhere._seam import Seam, joined, last_words
+from chatanywhere.testing import LoopbackServer
 
 PYTHON = "Here it is:\n\n```python\nfor number in range(3):\n    print(number)\n```\n\n"
 ESSAY = (
@@ -16,18 +18,50 @@ ESSAY = (
 """Text in which no four characters come twice in a row."""
 
 
+def is_told(cut: int, overlap: int) -> bool:
+    """Whether so short a repetition can be told from what comes next."""
+    begin = max(0, cut - overlap)
+    repeated = ESSAY[begin:cut]
+    if len(repeated) >= 4:
+        return bool(repeated.strip())
+    # From within one word these may be its next letters, and blanks and other characters may be meant twice.
+    is_within_word = repeated.isalpha() and begin > 0 and ESSAY[begin - 1].isalpha() and not repeated[0] >= "\u4e00"
+    return not repeated or (any(map(str.isalpha, repeated)) and not is_within_word)
+
+
 @given(cut=st.integers(1, len(ESSAY) - 1), overlap=st.integers(0, 200))
 @example(cut=ESSAY.index("```"), overlap=0)
 @example(cut=ESSAY.index("whistles") + 3, overlap=200)
+@example(cut=ESSAY.index("whistles") + 3, overlap=1)
 def test_what_is_said_again_is_there_once(cut: int, overlap: int) -> None:
-    """Whatever the model repeats of an answer's end, from nothing to 200 characters, the whole is as it would be."""
-    begin = max(0, cut - overlap)
-    repeated = ESSAY[begin:cut]
-    # Up to three characters from within one word may be its next ones, and blanks may be meant twice.
-    is_within_word = repeated.isalpha() and begin > 0 and ESSAY[begin - 1].isalpha() and not repeated[0] >= "\u4e00"
-    enough = bool(repeated.strip()) if len(repeated) >= 4 else any(map(str.isalpha, repeated)) and not is_within_word
-    assume(not repeated or enough)
-    assert joined(ESSAY[:cut], ESSAY[begin:]) == ESSAY
+    """Whatever the model repeats of an answer's end, from nothing to 200 characters, the whole is as it would be.
+
+    But for what can't be told: up to three letters of one word, or characters that are none, may stay there twice.
+    """
+    rest = ESSAY[max(0, cut - overlap) :]
+    whole = joined(ESSAY[:cut], rest)
+    assert whole == ESSAY or (not is_told(cut, overlap) and whole == ESSAY[:cut] + rest)
+
+
+def test_resume_joins_whatever_the_model_repeats() -> None:
+    """The history has the answer once, from which place of it the model may go on: the asked one, or any other."""
+    rest = ""
+    with LoopbackServer(lambda _: rest) as server, Client("k", base_url=server.url) as client:
+
+        @settings(max_examples=60, deadline=None)
+        @given(cut=st.integers(1, len(ESSAY) - 1), overlap=st.integers(0, 200) | st.none())
+        def check(cut: int, overlap: int | None) -> None:
+            nonlocal rest
+            partial = ESSAY[:cut]
+            base = len(partial.rstrip())
+            assume(overlap is None or is_told(cut, overlap))
+            rest = ESSAY[base - len(last_words(partial)) if overlap is None else max(0, cut - overlap) :]
+            conversation = client.conversation()
+            conversation.turn = Turn([{"role": "user", "content": "Tell me."}], partial, "cut", 0)
+            assert conversation.resume().text == conversation.messages[-1]["content"] == ESSAY
+            assert [each["role"] for each in conversation] == ["user", "assistant"]
+
+        check()
 
 
 KINDS = {

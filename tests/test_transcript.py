@@ -202,6 +202,7 @@ NO_CONVERSATIONS = {
     "an unfinished turn without a question": "---\nchatanywhere: 1\n---\n\n# Unfinished\n\n## Assistant\n\nHi\n",
     "an empty unfinished turn": "---\nchatanywhere: 1\n---\n\n# Unfinished\n",
     "a model that is none": "---\nchatanywhere: 1\nmodel: 5\n---\n",
+    "a model without a name": '---\nchatanywhere: 1\nmodel: ["a", ""]\n---\n',
     "options that are none": "---\nchatanywhere: 1\noptions: []\n---\n",
     "NaN": "---\nchatanywhere: 1\nmodel: NaN\n---\n",
     "depth": "---\nchatanywhere: 1\noptions: " + "[" * 100_000 + "\n---\n",
