@@ -74,7 +74,9 @@ class Task:
         self.attempts = 0
         self.refusals = 0
         self.refused = False
+        self.odd_refusals = 0  # those of them that came while others were answered
         self.answers_before = 0  # of all prompts, when the first of these refusals came
+        self.is_first = True  # nothing has become of it yet
         self.again = True
         self.spending: Any = None
         self.call: Call[Event] | None = None  # that is to be made, or is being made

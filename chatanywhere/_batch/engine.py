@@ -20,12 +20,11 @@ from .gate import Gate
 from .limits import Limiter, Limits
 from .progress import Tally, tokens_of
 from .result import Result
-from .trouble import LONGEST_TROUBLE, Trouble, as_refusal, as_stop, is_daily, own_limit
-
-MOST_REFUSALS = 20
-"""Refusals of one prompt in a row, while others are answered, after which it has failed."""
+from .trouble import LONGEST_TROUBLE, MOST_REFUSALS, Trouble, as_refusal, as_stop, is_daily, own_limit
 
 _HOUR = 3600.0
+_ODD = 2  # refusals of one prompt in a row, while others are answered, that are no matter of the moment
+_PAUSE, _LONGEST_PAUSE = 0.1, 4.0  # seconds between the next of them; it doubles
 
 
 class Engine:
@@ -70,6 +69,7 @@ class Engine:
         self._limiter = Limiter(limits, today(), *spent)
         self._queue: deque[Task] = deque()
         self._resting: list[tuple[float, int, Task]] = []  # between two attempts; they keep their slots
+        self._apart: list[tuple[float, int, Task]] = []  # refused while others are answered; they have no slots
         self._running: set[Task] = set()
         self._sleeps_until: float | None = None  # by `today`
         self._probing = False  # after a sleep, one request says whether there is a quota again
@@ -110,14 +110,14 @@ class Engine:
 
     @property
     def _busy(self) -> bool:
-        return bool(self._queue or self._resting or self._running)
+        return bool(self._queue or self._resting or self._apart or self._running)
 
     @property
     def over(self) -> bool:
         """Nothing more will happen."""
         if self._running:
             return False
-        return self.error is not None or not (self._reading or self._queue or self._resting)
+        return self.error is not None or not (self._reading or self._busy)
 
     @property
     def failure(self) -> BaseException | None:
@@ -131,6 +131,7 @@ class Engine:
         self.error = error
         self._queue.clear()
         self._resting.clear()
+        self._apart.clear()
         if isinstance(error, ChatAnywhereError):
             wait = getattr(error, "retry_after", None)
             if resume_at is None and wait is not None:
@@ -143,6 +144,8 @@ class Engine:
     def due(self) -> list[Task]:
         """Return the prompts that are to be asked now; they have their slots."""
         now, started = self._clock(), list[Task]()
+        while self._apart and self._apart[0][0] <= now:
+            self._queue.append(heapq.heappop(self._apart)[2])
         while (task := self._next(now)) is not None:
             if task.clock is None:
                 task.began, task.time_left = now, task.timeout.total
@@ -191,7 +194,7 @@ class Engine:
         if self._sleeps_until is not None:
             # A machine that is asleep may stand still by the one clock, and not by the other.
             return min(60.0, max(0.0, self._sleeps_until - self._today()))
-        times = [self._resting[0][0]] if self._resting and self._resting[0][0] > now else []
+        times = [waiting[0][0] for waiting in (self._resting, self._apart) if waiting and waiting[0][0] > now]
         ready = self._ready_at(now)
         if ready is not None:
             times.append(ready)
@@ -234,6 +237,7 @@ class Engine:
         self._gate.answer(now - task.started)
         self._tally.pay(task.model, completion)
         self._answers += 1
+        self._note_first(task, answered=True)
         self._trouble.end()
         if self._gate.held_until > now:  # it has refused others, and has them wait
             self._trouble.since = now
@@ -243,29 +247,45 @@ class Engine:
         return result
 
     def _refused(self, task: Task, error: APIStatusError) -> Result | None:
-        """The service has no time: everybody waits, and it was no attempt."""
-        self._gate.refuse(error.retry_after, self._clock())
+        """The service has no time: everybody waits, and it was no attempt. Or it never has any for this prompt."""
+        now = self._clock()
+        self._note_first(task, answered=False)
         if not task.refusals:
             task.answers_before = self._answers
         task.refusals += 1
-        if task.refusals >= MOST_REFUSALS and self._answers > task.answers_before:
+        if self._answers > task.answers_before and self._trouble.others_succeed:
+            task.odd_refusals += 1
+        if task.odd_refusals >= MOST_REFUSALS - 1:  # the first one says nothing of others
             return self._fail(task, error)
-        self._requeue(task)
+        if task.odd_refusals < _ODD:
+            self._gate.refuse(error.retry_after, now, odd=task.odd_refusals > 0)
+            self._requeue(task)
+        else:
+            self._gate.pass_over(error.retry_after, now)
+            self._requeue(task, min(_PAUSE * 2 ** (task.odd_refusals - _ODD), _LONGEST_PAUSE))
         return None
 
-    def _requeue(self, task: Task) -> None:
+    def _note_first(self, task: Task, *, answered: bool) -> None:
+        if task.is_first:
+            task.is_first = False
+            self._trouble.note_first(answered=answered)
+
+    def _requeue(self, task: Task, pause: float | None = None) -> None:
         task.attempts -= 1
         task.refused = True
         task.clock = None  # the time in the queue is not the call's
         if self.error is not None:
             return
-        if task.refusals < 2:
+        if pause is not None:
+            heapq.heappush(self._apart, (self._clock() + pause, task.index, task))
+        elif task.refusals < 2:
             self._queue.appendleft(task)
         else:
             self._queue.append(task)  # it may be the prompt that is refused, and not the moment
 
     def _failed_attempt(self, task: Task, error: BaseException) -> Result | None:
-        task.refusals = 0
+        task.refusals = task.odd_refusals = 0
+        task.is_first = False
         wait = None
         if isinstance(error, ChatAnywhereError) and task.again and self.error is None:
             # What it waits longer than it should, because the service has no time for anybody, is not its own.

@@ -48,12 +48,23 @@ class Gate:
         self._seconds = seconds if self._seconds is None else 0.9 * self._seconds + 0.1 * seconds
         self.limit = min(self._most, self.limit + 1 / self.limit)
 
-    def refuse(self, retry_after: float | None, now: float) -> None:
-        """A request has been refused, and perhaps been told how long everybody has to wait."""
+    def refuse(self, retry_after: float | None, now: float, *, odd: bool = False) -> None:
+        """A request has been refused, and perhaps been told how long everybody has to wait.
+
+        It is odd if others have been answered meanwhile.
+        """
         if self._adaptive and (self._cut_at is None or now - self._cut_at >= _REST):
             self.limit = max(1.0, self.limit * _CUT)
             self._cut_at = now
         if now >= self.held_until:
-            self.held_until = now + min(_PAUSE * 2**self._row, _LONGEST_PAUSE)
-            self._row = min(self._row + 1, 10)
+            self.held_until = now + (_PAUSE if odd else min(_PAUSE * 2**self._row, _LONGEST_PAUSE))
+            self._row = min(self._row + (not odd), 10)
+        self._hold(retry_after, now)
+
+    def pass_over(self, retry_after: float | None, now: float) -> None:
+        """A request has been refused that says nothing of the others, but for how long everybody has to wait."""
+        self._next = min(self._next, now)
+        self._hold(retry_after, now)
+
+    def _hold(self, retry_after: float | None, now: float) -> None:
         self.held_until = max(self.held_until, now + (retry_after or 0.0))

@@ -17,6 +17,12 @@ from .._errors import (
 LONGEST_TROUBLE = 600.0
 """Seconds without any answer after which a run stops."""
 
+MOST_REFUSALS = 20
+"""Refusals of one prompt in a row, while others are answered, after which it has failed."""
+
+_LUCK = 0.3  # of the prompts that are asked for the first time, how many have to be answered so that it is no luck
+_MEMORY = 0.1  # how much the last of them counts in that
+
 _DAILY = re.compile(r"每日|每天|per day|daily|requests_per_day|tokens_per_day", re.IGNORECASE)
 _OF_THE_PROMPT = re.compile("模型无返回结果|no response|request too large", re.IGNORECASE)
 
@@ -61,6 +67,19 @@ class Trouble:
     def __init__(self) -> None:
         self.since: float | None = None
         self.error: ChatAnywhereError | None = None
+        self._answered = 1.0  # of the prompts that were asked for the first time of late
+
+    def note_first(self, *, answered: bool) -> None:
+        """A prompt's first request has been answered, or refused.
+
+        This tells a service that has little time, and refuses whatever it is asked, from prompts that it never answers.
+        """
+        self._answered += _MEMORY * (answered - self._answered)
+
+    @property
+    def others_succeed(self) -> bool:
+        """Whether a prompt that is refused again and again is unlike the others."""
+        return self._answered >= _LUCK
 
     def note(self, error: BaseException, now: float) -> None:
         """A request has failed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from datetime import datetime
 
 import pytest
@@ -147,6 +148,45 @@ def test_prompts_that_are_always_refused_do_not_keep_the_others_from_being_asked
     World(400, service, concurrency=32).run()
     assert len(answered) == 380
     assert answered[-1] < 60
+
+
+@pytest.mark.parametrize("dead", [50, 20, 5, 2], ids="one in {}".format)
+@pytest.mark.parametrize("concurrency", [4, 16, 64, 256])
+def test_prompts_that_are_always_refused_do_not_end_the_run(dead: int, concurrency: int) -> None:
+    """As those of a model that the service has not: each fails at its 20th refusal, also where they fill the window."""
+
+    def service(now: float, task: Task) -> tuple[float, Answer]:
+        is_dead = task.index % dead == 1 and task.index < 10 * dead
+        return (0.01, refusal(status=503)) if is_dead else (0.3, completion())
+
+    count = 10 * dead + 4 * concurrency
+    world = World(count, service, concurrency=concurrency, ahead=4 * concurrency).run()
+    assert world.engine.error is None
+    failed = [result.index for result in world.results if result.error is not None]
+    assert sorted(failed) == list(range(1, 10 * dead, dead))
+    assert len(world.results) == count
+    asked = Counter(index for _, index in world.sent)
+    assert all(20 <= asked[index] < 30 for index in failed)
+    assert world.now < 600
+
+
+@pytest.mark.parametrize(("rate", "concurrency"), [(3, 4), (3, 16), (10, 16), (60, 64)])
+def test_a_service_that_has_little_time_loses_no_prompt(rate: int, concurrency: int) -> None:
+    """So many a minute, which nobody has said: refusals that all get say nothing of the prompt, however many."""
+    has, last = float(rate), 0.0
+
+    def service(now: float, task: Task) -> tuple[float, Answer]:
+        nonlocal has, last
+        has, last = min(rate, has + (now - last) * rate / 60), now
+        if has < 1:
+            return 0.01, refusal()
+        has -= 1
+        return 0.3, completion()
+
+    world = World(10 * rate + 50, service, concurrency=concurrency, ahead=4 * concurrency).run()
+    assert world.engine.error is None
+    assert [result for result in world.results if result.error is not None] == []
+    assert world.now < 1.1 * (9 * rate + 50) * 60 / rate
 
 
 @pytest.mark.parametrize("wait", [1e18, 1e300])

@@ -40,7 +40,9 @@ class World:
         most: how many requests were on their way at the same time.
     """
 
-    def __init__(self, count: int, service: Service, *, limits: Limits | None = None, **options: Any) -> None:
+    def __init__(
+        self, count: int, service: Service, *, limits: Limits | None = None, ahead: int | None = None, **options: Any
+    ) -> None:
         self.now = 0.0
         self.asleep = 0.0  # seconds by which the clock on the wall is ahead
         self.sent: list[tuple[float, int]] = []
@@ -55,12 +57,19 @@ class World:
             clock=lambda: self.now,
             today=lambda: NOON + self.now + self.asleep,
         )
-        for index in range(count):
-            task = Task(index, f"prompt {index}")
+        self._unread = deque(range(count))
+        self._ahead = ahead or count
+        self._read()
+        self._coming: list[tuple[float, int, Task, Answer]] = []
+
+    def _read(self) -> None:
+        """Read as many prompts as may be without a result."""
+        while self._unread and self.tally.read - len(self.results) < self._ahead:
+            task = Task(self._unread.popleft(), "prompt")
             task.size = 60
             self.engine.add(task)
-        self.engine.end_reading()
-        self._coming: list[tuple[float, int, Task, Answer]] = []
+        if not self._unread:
+            self.engine.end_reading()
 
     def run(self, until: float = 1e9) -> World:
         """Let time pass until the run is over."""
@@ -86,6 +95,7 @@ class World:
                 result = self.engine.settle(task, answer)
                 if result is not None and self.engine.hands_out(result):
                     self.results.append(result)
+                    self._read()
         return self
 
 
