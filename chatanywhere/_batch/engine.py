@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -17,7 +17,7 @@ from .._http.scope import CallScope
 from .._types import Completion
 from .asker import Task
 from .gate import Gate
-from .limits import Limiter, Limits
+from .limits import Limiter, Limits, Minute
 from .progress import Tally, tokens_of
 from .result import Result
 from .trouble import LONGEST_TROUBLE, MOST_REFUSALS, Trouble, as_refusal, as_stop, is_daily, own_limit
@@ -36,7 +36,7 @@ class Engine:
         limits: what they may spend.
         clock: seconds that are never set back.
         today: seconds since 1970.
-        spent: requests and tokens that earlier runs have spent since the day began.
+        spent: what earlier runs have spent, as the limiter wants to know it.
         errors, max_errors, on_quota, reuse: as in `Client.map`.
 
     Attributes:
@@ -51,7 +51,7 @@ class Engine:
         limits: Limits,
         clock: Callable[[], float],
         today: Callable[[], float],
-        spent: tuple[int, int] = (0, 0),
+        spent: Iterable[Minute] = (),
         errors: str = "return",
         max_errors: int | None = None,
         on_quota: str = "stop",
@@ -66,7 +66,7 @@ class Engine:
         self._keeps_failures = errors != "raise"
         self._waits = on_quota == "wait"
         self._gate = Gate(concurrency, adaptive=limits.adaptive)
-        self._limiter = Limiter(limits, today(), *spent)
+        self._limiter = Limiter(limits, today(), clock(), spent)
         self._queue: deque[Task] = deque()
         self._resting: list[tuple[float, int, Task]] = []  # between two attempts; they keep their slots
         self._apart: list[tuple[float, int, Task]] = []  # refused while others are answered; they have no slots
@@ -181,7 +181,8 @@ class Engine:
     def _ready_at(self, now: float) -> float | None:
         """When a request may start; None if another has to end before."""
         task = self._first_waiting(now)
-        if task is None or (self._probing and self._running):
+        goes_alone = self._probing or (self._limiter.guesses and not self._answers)
+        if task is None or (goes_alone and self._running):
             return None
         ready = self._gate.ready_at(len(self._running), now)
         return None if ready is None else max(ready, self._limiter.ready_at(task.size, now))

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
+from .limits import Minute
 from .lock import FileLock
 
 VERSION = 1
@@ -33,7 +34,7 @@ CREATE TABLE calls (
 );
 CREATE TABLE spent (
     model TEXT NOT NULL, minute INTEGER NOT NULL,  -- since 1970
-    requests INTEGER NOT NULL, tokens INTEGER NOT NULL,
+    requests INTEGER NOT NULL, refused INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL,
     PRIMARY KEY (model, minute)
 ) WITHOUT ROWID;
 PRAGMA application_id = {_ID};
@@ -46,10 +47,12 @@ sent_at = excluded.sent_at, attempts = NULL, seconds = NULL, completion = NULL, 
 _ENDED = """UPDATE calls SET state = ?, attempts = ?, seconds = ?, completion = ?, error = ?, ended_at = ?
 WHERE key = ? AND number = ?"""
 _OPEN = "UPDATE calls SET state = 'open' WHERE key = ? AND number = ?"
-_NOT_SPENT = """UPDATE spent SET requests = requests - 1 WHERE model = ? AND minute =
+_REFUSED = """UPDATE spent SET refused = refused + 1 WHERE model = ? AND minute =
 (SELECT CAST(sent_at / 60 AS INTEGER) FROM calls WHERE key = ? AND number = ?)"""
-_SPENT = """INSERT INTO spent VALUES (?, ?, ?, ?) ON CONFLICT (model, minute) DO UPDATE SET
-requests = requests + excluded.requests, tokens = tokens + excluded.tokens"""
+_SPENT = """INSERT INTO spent (model, minute, requests, tokens) VALUES (?, ?, ?, ?)
+ON CONFLICT (model, minute) DO UPDATE SET requests = requests + excluded.requests, tokens = tokens + excluded.tokens"""
+_SPENT_SINCE = """SELECT minute, sum(requests), sum(refused), sum(tokens) FROM spent WHERE minute >= ?
+GROUP BY minute ORDER BY minute"""
 _FIND = "SELECT state, attempts, seconds, completion, error FROM calls WHERE key = ? AND number = ?"
 
 _NETWORK = ("9p", "afs", "beegfs", "ceph", "cifs", "glusterfs", "lustre", "nfs", "smb", "fuse.sshfs", "fuse.gcsfuse")
@@ -129,14 +132,13 @@ class Journal:
                 raise _failure(self._path, exc) from exc
         return Row(*found[0]) if found else None
 
-    def spent_since(self, moment: float) -> tuple[int, int]:
-        """Return the requests and the tokens that have been spent since then, which is in seconds since 1970."""
-        asked = "SELECT coalesce(sum(requests), 0), coalesce(sum(tokens), 0) FROM spent WHERE minute >= ?"
+    def spent_since(self, moment: float) -> list[Minute]:
+        """Return what has been spent since then, which is in seconds since 1970; the oldest minute first."""
         try:
-            requests, tokens = self._reading.execute(asked, (int(moment // 60),)).fetchone()
+            found = self._reading.execute(_SPENT_SINCE, (int(moment // 60),)).fetchall()
         except sqlite3.Error as exc:
             raise _failure(self._path, exc) from exc
-        return requests, tokens
+        return [Minute(60.0 * minute, *spent) for minute, *spent in found]
 
     # What it is told ----------------------------------------------------------------------------------------
 
@@ -146,8 +148,8 @@ class Journal:
         self._put(then, (_SENT, (key, number, model, now)), (_SPENT, (model, int(now // 60), 1, 0)))
 
     def refuse(self, key: bytes, number: int, model: str) -> None:
-        """The service refused to make it, so it is not spent."""
-        self._put(None, (_OPEN, (key, number)), (_NOT_SPENT, (model, key, number)))
+        """The service refused to make it, so that the day has it still."""
+        self._put(None, (_OPEN, (key, number)), (_REFUSED, (model, key, number)))
 
     def end(self, key: bytes, number: int, model: str, row: Row, tokens: int, then: Then) -> None:
         """It has ended, and cost so many tokens; `then` is done when that has been committed."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
+from typing import NamedTuple
 
 _DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)([+-])(\d\d):([0-5]\d)")
 
@@ -19,7 +21,7 @@ class Limits:
         requests_per_second: how many requests may start in any second.
         requests_per_minute: the same for any minute.
         tokens_per_minute: tokens of prompts and answers in any minute. What a call costs is known only when it ends;
-            until then it counts as many as those before it did on average.
+            until then it counts as many as those before it did on average, and the first goes alone.
         requests_per_day: as `on_quota` says, the run stops or waits when they are spent. With a journal they are
             counted over all runs that have it.
         tokens_per_day: the same for tokens; what is on its way when they are spent comes on top.
@@ -67,6 +69,22 @@ class Limits:
         return self.day_start(now) + timedelta(days=1)
 
 
+class Minute(NamedTuple):
+    """What has been spent in a minute.
+
+    Attributes:
+        begins: in seconds since 1970.
+        requests: those that were sent.
+        refused: those of them that the service refused to answer; no day's limit counts them.
+        tokens: of answers and their prompts.
+    """
+
+    begins: float
+    requests: int
+    refused: int
+    tokens: int
+
+
 class Window:
     """No more than `most` in any `seconds`; what is larger than that goes alone."""
 
@@ -109,11 +127,12 @@ class Limiter:
 
     Args:
         limits: what may be spent.
-        now: in seconds since 1970.
-        requests, tokens: what has been spent since the day began.
+        today: now, in seconds since 1970.
+        now: the same by the clock that is never set back.
+        spent: by earlier runs, since the day began and in the last minute at least; the oldest first.
     """
 
-    def __init__(self, limits: Limits, now: float, requests: int = 0, tokens: int = 0) -> None:
+    def __init__(self, limits: Limits, today: float, now: float, spent: Iterable[Minute] = ()) -> None:
         self._limits = limits
         self._requests: list[Window] = []
         if limits.requests_per_second is not None:
@@ -123,10 +142,25 @@ class Limiter:
         if limits.requests_per_minute is not None:
             self._requests.append(Window(limits.requests_per_minute, 60.0))
         self._tokens = None if limits.tokens_per_minute is None else Window(limits.tokens_per_minute, 60.0)
-        self._day = limits.day_start(now)
-        self.requests = requests
-        self.tokens = tokens
+        self._day = limits.day_start(today)
+        self.requests = self.tokens = 0
         self._mean: float | None = None  # tokens of a call
+        for minute in spent:
+            self._remember(minute, today, now)
+
+    def _remember(self, minute: Minute, today: float, now: float) -> None:
+        answered = minute.requests - minute.refused
+        if minute.begins >= self._day.timestamp():
+            self.requests += answered
+            self.tokens += minute.tokens
+        when = now - max(0.0, today - (minute.begins + 60))  # nobody knows better, so at its end
+        if when > now - 60:
+            for window in self._requests:
+                window.spend(minute.requests, when)
+            if self._tokens is not None:
+                self._tokens.spend(minute.tokens, when)
+        if minute.tokens and answered > 0:
+            self._mean = minute.tokens / answered
 
     def ready_at(self, size: int, now: float) -> float:
         """Return when a request may start.
@@ -156,6 +190,11 @@ class Limiter:
         if tokens:
             self.tokens += tokens
             self._mean = tokens if self._mean is None else 0.9 * self._mean + 0.1 * tokens
+
+    @property
+    def guesses(self) -> bool:
+        """Whether tokens are limited, and nobody knows what a call costs."""
+        return self._tokens is not None and self._mean is None
 
     def _expected(self, size: int) -> float:
         return size / 3 if self._mean is None else self._mean

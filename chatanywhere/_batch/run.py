@@ -15,7 +15,7 @@ from .._types import Parsed
 from .asker import Asker
 from .engine import Engine
 from .journal import Journal
-from .limits import Limits
+from .limits import Limits, Minute
 from .progress import Bar, Prices, Progress, Tally, teller
 from .result import Result
 from .runner import End, Runner
@@ -56,10 +56,11 @@ class BaseRun(Generic[Parsed]):
         self._tell = teller(options["progress"])
         self._tally = Tally(time.monotonic, _length(prompts), options["prices"])
         journal = None if options["journal"] is None else Journal(options["journal"], time.time)
-        spent = (0, 0)
+        spent: list[Minute] = []
         if journal is not None:
             try:
-                spent = journal.spent_since(limits.day_start(time.time()).timestamp())
+                now = time.time()
+                spent = journal.spent_since(min(limits.day_start(now).timestamp(), now - 60))
             except BaseException:
                 journal.close()
                 raise

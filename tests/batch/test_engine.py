@@ -15,6 +15,7 @@ from chatanywhere import (
     APIConnectionError,
     AuthenticationError,
     ChatAnywhereError,
+    Completion,
     InsufficientBalanceError,
     InternalServerError,
     Limits,
@@ -339,6 +340,22 @@ def test_refusals_count_for_no_day() -> None:
     world = World(50, allows(10, "bucket"), limits=Limits(requests_per_day=50), concurrency=16).run()
     assert world.engine.error is None
     assert len(world.results) == 50 < len(world.sent)
+
+
+def test_the_first_call_tells_what_one_costs() -> None:
+    """Where tokens are limited it goes alone, and those that follow are no more than the limit has for."""
+    world = World(60, lambda now, task: (1.0, completion(100)), limits=Limits(tokens_per_minute=1000)).run()
+    times = [when for when, _ in world.sent]
+    assert times[:2] == [0.0, 1.0]
+    assert all(sum(begin <= when < begin + 59.9 for when in times) <= 10 for begin in times)
+    assert world.now < 60 * 6 + 5
+
+
+def test_calls_whose_cost_is_never_told_do_not_go_one_by_one() -> None:
+    """A service that counts no tokens is asked as fast as any other."""
+    answer = Completion("Hello", finish_reason="stop")
+    world = World(60, lambda now, task: (1.0, answer), limits=Limits(tokens_per_minute=10_000)).run()
+    assert world.most == 16
 
 
 def test_max_errors_ends_the_run_with_the_last_error() -> None:

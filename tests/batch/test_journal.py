@@ -37,6 +37,7 @@ from chatanywhere import (
 from chatanywhere._batch import journal as journal_module
 from chatanywhere._batch import lock
 from chatanywhere._batch.journal import Journal, Row
+from chatanywhere._batch.limits import Minute
 from chatanywhere._batch.record import dumped, dumped_error, loaded, loaded_error
 from chatanywhere.testing import LoopbackServer, Reply
 
@@ -49,50 +50,71 @@ def nothing() -> None:
     pass
 
 
-KEYS = st.sampled_from([b"a" * 32, b"b" * 32, b"c" * 32])
+KEYS = [b"a" * 32, b"b" * 32, b"c" * 32]
 ACTIONS = st.lists(
-    st.tuples(st.sampled_from(["send", "end", "fail", "refuse", "reopen"]), KEYS, st.integers(0, 1)), max_size=30
+    st.tuples(
+        st.sampled_from(["send", "end", "fail", "refuse", "reopen"]),
+        st.sampled_from(KEYS),
+        st.integers(0, 1),
+        st.sampled_from(["m", "n"]),
+        st.sampled_from([0, 0, 5, 70]),
+    ),
+    max_size=30,
 )
 
 
 @settings(max_examples=15)
 @given(ACTIONS)
-def test_whatever_is_told_is_there_when_it_is_opened_again(actions: list[tuple[str, bytes, int]]) -> None:
-    """The last word on each prompt, and all that was spent, in whatever order, and however often it is closed."""
-    expected: dict[tuple[bytes, int], str] = {}
-    requests = tokens = 0
+def test_whatever_is_told_is_there_when_it_is_opened_again(actions: list[tuple[str, bytes, int, str, int]]) -> None:
+    """The last word on each prompt, and what was spent in each minute, in whatever order, however often closed."""
+    states: dict[tuple[bytes, int], str] = {}
+    sent: dict[tuple[bytes, int], tuple[int, str]] = {}
+    spent: Counter[tuple[int, str]] = Counter()  # by minute and kind
     committed: list[int] = []
-    told = 0
+    told, now = 0, 6e9
+
+    def today() -> float:
+        return now
+
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "run.sqlite")
-        journal = opened(file)
-        for action, key, number in actions:
+        journal = Journal(file, today)
+        for action, key, number, model, pause in actions:
             place = key, number
+            now += pause
+            minute = int(now // 60)
             if action == "send":
-                journal.send(key, number, "m", lambda told=told: committed.append(told))  # type: ignore[misc]
+                journal.send(key, number, model, lambda told=told: committed.append(told))  # type: ignore[misc]
                 told += 1
-                expected[place], requests = "sent", requests + 1
+                states[place], sent[place] = "sent", (minute, model)
+                spent[minute, "requests"] += 1
             elif action == "reopen":
                 journal.close()
                 assert committed == list(range(told))
-                journal = opened(file)
-            elif expected.get(place) == "sent":
+                journal = Journal(file, today)
+            elif states.get(place) == "sent":
+                began, model = sent[place]
                 if action == "refuse":
-                    journal.refuse(key, number, "m")
-                    expected[place], requests = "open", requests - 1
+                    journal.refuse(key, number, model)
+                    states[place] = "open"
+                    spent[began, "refused"] += 1
                 else:
-                    state = "done" if action == "end" else "failed"
+                    state = states[place] = "done" if action == "end" else "failed"
                     row = Row(state, 2, 0.5, "{}" if action == "end" else None, None if action == "end" else "{}")
-                    journal.end(key, number, "m", row, 7, nothing)
-                    expected[place], tokens = state, tokens + 7
+                    journal.end(key, number, model, row, 7, nothing)
+                    spent[minute, "tokens"] += 7
         journal.close()
-        journal = opened(file)
-        for key, number in [(key, number) for key in (b"a" * 32, b"b" * 32, b"c" * 32) for number in (0, 1)]:
+        journal = Journal(file, today)
+        for key, number in [(key, number) for key in KEYS for number in (0, 1)]:
             found = journal.find(key, number)
-            assert (found and found.state) == expected.get((key, number))
-        assert journal.spent_since(0) == (requests, tokens)
-        assert journal.spent_since(7e9) == (0, 0)
-        assert journal.in_doubt == list(expected.values()).count("sent")
+            assert (found and found.state) == states.get((key, number))
+        kinds = "requests", "refused", "tokens"
+        for begins in (0, 6e9 + 60):
+            assert journal.spent_since(begins) == [
+                Minute(60.0 * minute, *(spent[minute, kind] for kind in kinds))
+                for minute in sorted({minute for minute, _ in spent if 60 * minute >= begins})
+            ]
+        assert journal.in_doubt == list(states.values()).count("sent")
         journal.close()
 
 
@@ -328,7 +350,7 @@ def test_a_file_system_without_locks_is_not_held_by_anybody(tmp_path: Path, monk
 
 
 def test_a_request_that_is_refused_after_midnight_is_none_of_the_day_before(tmp_path: Path) -> None:
-    """It was counted for the minute in which it was sent, and is taken back there."""
+    """It counts for the minute in which it was sent, and for no day."""
     now = [86400.0 - 1]
     journal = Journal(tmp_path / "run.sqlite", lambda: now[0])
     for number in range(3):
@@ -337,8 +359,8 @@ def test_a_request_that_is_refused_after_midnight_is_none_of_the_day_before(tmp_
     journal.refuse(b"k", 0, "m")
     journal.close()
     journal = opened(tmp_path / "run.sqlite")
-    assert journal.spent_since(86400) == (0, 0)
-    assert journal.spent_since(0) == (2, 0)
+    assert journal.spent_since(86400) == []
+    assert journal.spent_since(0) == [Minute(86340.0, 3, 1, 0)]
     journal.close()
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatanywhere import Limits
-from chatanywhere._batch.limits import Limiter, Window
+from chatanywhere._batch.limits import Limiter, Minute, Window
 
 STEPS = st.lists(st.tuples(st.floats(0, 2), st.integers(0, 40), st.integers(0, 60)), max_size=60)
 
@@ -71,7 +71,8 @@ def test_the_day_begins_where_the_service_is(start: str, now: str, expected: str
 def test_another_day_has_all_of_it_again() -> None:
     """What was spent is forgotten when the day is over, and what an earlier run has spent counts until then."""
     noon = datetime(2026, 3, 1, 12, tzinfo=timezone.utc).timestamp()
-    limiter = Limiter(Limits(requests_per_day=10, tokens_per_day=1000), noon, requests=8, tokens=0)
+    spent = [Minute(noon - 80_000, 99, 0, 99), Minute(noon - 3600, 9, 1, 0)]  # the first is yesterday's
+    limiter = Limiter(Limits(requests_per_day=10, tokens_per_day=1000), noon, 0.0, spent)
     limiter.end(limiter.start(10, 0), 5)
     assert limiter.spent(noon) is None
     limiter.end(limiter.start(10, 0), 5)
@@ -81,9 +82,43 @@ def test_another_day_has_all_of_it_again() -> None:
     assert limiter.spent(noon + 86400) == "tokens_per_day=1000"
 
 
+@given(
+    st.lists(st.tuples(st.floats(0, 30), st.integers(0, 40), st.booleans(), st.booleans()), max_size=60),
+    st.integers(1, 20),
+    st.integers(50, 200),
+    st.floats(0, 60),
+)
+def test_the_limits_of_a_minute_hold_over_restarts(
+    steps: list[tuple[float, int, bool, bool]], requests: int, tokens: int, began: float
+) -> None:
+    """Whenever a run ends and another begins, which knows of each minute what was spent in it, and no more."""
+    limits = Limits(requests_per_minute=requests, tokens_per_minute=tokens)
+    now, starts = began, list[tuple[float, int]]()
+    journal: dict[int, Minute] = {}
+    limiter = Limiter(limits, now, 0.0)
+    offset = now  # the other clock began then
+    for pause, cost, is_refused, restarts in steps:
+        now += pause
+        if restarts:
+            offset = now - 1000.0
+            limiter = Limiter(limits, now, 1000.0, list(journal.values()))
+        limiter._mean = cost  # it is known what each costs, so that the limit is sharp
+        now = limiter.ready_at(0, now - offset) + offset
+        limiter.end(limiter.start(0, now - offset), None if is_refused else cost)
+        starts.append((now, 0 if is_refused else cost))
+        old = journal.get(int(now // 60), Minute(now // 60 * 60, 0, 0, 0))
+        journal[int(now // 60)] = Minute(
+            old.begins, old.requests + 1, old.refused + is_refused, old.tokens + starts[-1][1]
+        )
+    for begin, _ in starts:
+        inside = [cost for when, cost in starts if begin <= when < begin + 60 - 1e-6]
+        assert len(inside) <= requests
+        assert sum(inside) <= tokens
+
+
 def test_a_refused_request_is_given_back() -> None:
     """It counts for the second and the minute, in which it was sent, but not for the day."""
-    limiter = Limiter(Limits(requests_per_second=1, requests_per_day=1, tokens_per_minute=10), 0.0)
+    limiter = Limiter(Limits(requests_per_second=1, requests_per_day=1, tokens_per_minute=10), 0.0, 0.0)
     limiter.end(limiter.start(30, 0), None)
     assert limiter.spent(0.0) is None
     assert limiter.ready_at(30, 0.5) == 1.0

@@ -674,6 +674,25 @@ def test_requests_of_the_day_are_counted_over_runs(
     assert len(results) == 3
 
 
+@pytest.mark.parametrize("name", ["requests_per_minute", "tokens_per_minute", "tokens_per_day"])
+def test_other_limits_hold_over_runs_too(name: str, server: LoopbackServer, client: Client, tmp_path: Path) -> None:
+    """A run that begins with nothing left sends nothing before there is something again."""
+    first = list(client.map(["a", "b", "c"], journal=tmp_path / "j"))
+    usages = [result.completion.usage for result in first if result.completion is not None]
+    tokens = sum(usage.total_tokens for usage in usages if usage is not None)
+    limits = Limits(**{name: 3 if name == "requests_per_minute" else tokens})
+    if name == "tokens_per_day":
+        with pytest.raises(QuotaExceededError, match="tokens_per_day"):
+            list(client.map(["d"], journal=tmp_path / "j", limits=limits))
+    else:
+        with client.map(iter(["a", "d"]), journal=tmp_path / "j", limits=limits) as run:
+            assert next(run).from_journal
+            while not run.progress.waiting:
+                time.sleep(0.01)
+            assert 50 < (run._runner._engine.wait() or 0) <= 60
+    assert len(server.requests) == 3
+
+
 def test_a_resume_says_what_may_be_billed_twice(
     server: LoopbackServer, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
