@@ -1,6 +1,6 @@
 """The journal of a run: what has been sent and what came of it, in a file that survives the end of the program.
 
-SQLite, with one thread that writes. What is written at the same time is committed together, and what depends on it
+SQLite, with one thread that writes. What is told at the same time is committed together, and what depends on it
 happens behind the commit.
 """
 
@@ -12,8 +12,10 @@ import sqlite3
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
+from itertools import chain
+from operator import add
 from typing import Any, NamedTuple
 
 from .limits import Minute
@@ -34,23 +36,20 @@ CREATE TABLE calls (
 );
 CREATE TABLE spent (
     model TEXT NOT NULL, minute INTEGER NOT NULL,  -- since 1970
-    requests INTEGER NOT NULL, refused INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL,
+    requests INTEGER NOT NULL, refused INTEGER NOT NULL, tokens INTEGER NOT NULL,
     PRIMARY KEY (model, minute)
 ) WITHOUT ROWID;
 PRAGMA application_id = {_ID};
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
-_SENT = """INSERT INTO calls (key, number, state, times_sent, model, sent_at) VALUES (?, ?, 'sent', 1, ?, ?)
-ON CONFLICT (key, number) DO UPDATE SET state = 'sent', times_sent = times_sent + 1, model = excluded.model,
-sent_at = excluded.sent_at, attempts = NULL, seconds = NULL, completion = NULL, error = NULL, ended_at = NULL"""
-_ENDED = """UPDATE calls SET state = ?, attempts = ?, seconds = ?, completion = ?, error = ?, ended_at = ?
-WHERE key = ? AND number = ?"""
-_OPEN = "UPDATE calls SET state = 'open' WHERE key = ? AND number = ?"
-_REFUSED = """UPDATE spent SET refused = refused + 1 WHERE model = ? AND minute =
-(SELECT CAST(sent_at / 60 AS INTEGER) FROM calls WHERE key = ? AND number = ?)"""
-_SPENT = """INSERT INTO spent (model, minute, requests, tokens) VALUES (?, ?, ?, ?)
-ON CONFLICT (model, minute) DO UPDATE SET requests = requests + excluded.requests, tokens = tokens + excluded.tokens"""
+_CHANGED = """INSERT INTO calls VALUES {rows} ON CONFLICT (key, number) DO UPDATE SET state = excluded.state,
+times_sent = times_sent + excluded.times_sent, attempts = excluded.attempts, seconds = excluded.seconds,
+model = excluded.model, completion = excluded.completion, error = excluded.error, sent_at = excluded.sent_at,
+ended_at = excluded.ended_at"""
+_SPENT = """INSERT INTO spent VALUES {rows} ON CONFLICT (model, minute) DO UPDATE SET
+requests = requests + excluded.requests, refused = refused + excluded.refused, tokens = tokens + excluded.tokens"""
+_MOST_VALUES = 990  # of one statement, in the oldest SQLite
 _SPENT_SINCE = """SELECT minute, sum(requests), sum(refused), sum(tokens) FROM spent WHERE minute >= ?
 GROUP BY minute ORDER BY minute"""
 _FIND = "SELECT state, attempts, seconds, completion, error FROM calls WHERE key = ? AND number = ?"
@@ -72,8 +71,20 @@ class Row(NamedTuple):
 Then = Callable[[], object]
 
 
+class _Entry(NamedTuple):
+    """Something that the journal is told: a call's row, but for how often it was sent before, and what is spent."""
+
+    row: tuple[Any, ...]
+    model: str
+    minute: int
+    spent: tuple[int, int, int]
+    then: Then | None
+
+
 class Journal:
     """An open journal.
+
+    What it is told, by one thread, is written at the next `flush`, and committed together.
 
     Args:
         path: its file, which is made if there is none, for the eyes of its owner only.
@@ -82,6 +93,7 @@ class Journal:
     Attributes:
         on_failure: called, by the thread that writes, when nothing more can be written.
         in_doubt: calls that were on their way when an earlier run was ended.
+        is_new: no earlier run has left anything in it.
 
     Raises:
         ValueError: the path names no file, or the file is something else, or of another version. It is left as it is.
@@ -109,13 +121,15 @@ class Journal:
             try:
                 self._reading = held.enter_context(closing(_open(self._path, wal=not on_network)))
                 self._writing = held.enter_context(closing(_open(self._path, wal=not on_network)))
-                sent = self._reading.execute("SELECT count(*) FROM calls WHERE state = 'sent'").fetchall()
+                count, sent = self._reading.execute("SELECT count(*), sum(state = 'sent') FROM calls").fetchone()
             except sqlite3.Error as exc:
                 raise _failure(self._path, exc) from exc
-            self.in_doubt: int = sent[0][0]
+            self.in_doubt: int = sent or 0
+            self.is_new = not count
             self._held = held.pop_all()
-        self._queue: queue.SimpleQueue[tuple[list[tuple[str, tuple[Any, ...]]], Then | None] | None]
-        self._queue = queue.SimpleQueue()
+        self._sent_at: dict[tuple[bytes, int], float] = {}  # of calls that have not ended
+        self._told: list[_Entry] = []
+        self._queue: queue.SimpleQueue[list[_Entry] | None] = queue.SimpleQueue()
         self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._write, name="chatanywhere journal", daemon=True)
         self._thread.start()
@@ -144,21 +158,28 @@ class Journal:
 
     def send(self, key: bytes, number: int, model: str, then: Then) -> None:
         """A call is about to be made; `then` is done when that has been committed."""
-        now = self._today()
-        self._put(then, (_SENT, (key, number, model, now)), (_SPENT, (model, int(now // 60), 1, 0)))
+        now = self._sent_at[key, number] = self._today()
+        row = (key, number, "sent", 1, None, None, model, None, None, now, None)
+        self._told.append(_Entry(row, model, int(now // 60), (1, 0, 0), then))
 
     def refuse(self, key: bytes, number: int, model: str) -> None:
         """The service refused to make it, so that the day has it still."""
-        self._put(None, (_OPEN, (key, number)), (_REFUSED, (model, key, number)))
+        sent_at = self._sent_at.pop((key, number))
+        row = (key, number, "open", 0, None, None, model, None, None, sent_at, None)
+        self._told.append(_Entry(row, model, int(sent_at // 60), (0, 1, 0), None))
 
     def end(self, key: bytes, number: int, model: str, row: Row, tokens: int, then: Then) -> None:
         """It has ended, and cost so many tokens; `then` is done when that has been committed."""
-        now = self._today()
-        ended = row.state, row.attempts, row.seconds, row.completion, row.error, now, key, number
-        self._put(then, (_ENDED, ended), (_SPENT, (model, int(now // 60), 0, tokens)))
+        now, sent_at = self._today(), self._sent_at.pop((key, number))
+        state, attempts, seconds, completion, error = row
+        whole = (key, number, state, 0, attempts, seconds, model, completion, error, sent_at, now)
+        self._told.append(_Entry(whole, model, int(now // 60), (0, 0, tokens), then))
 
-    def _put(self, then: Then | None, *statements: tuple[str, tuple[Any, ...]]) -> None:
-        self._queue.put((list(statements), then))
+    def flush(self) -> None:
+        """Have written what has been told."""
+        if self._told:
+            told, self._told = self._told, []
+            self._queue.put(told)
 
     def _write(self) -> None:
         going_on = True
@@ -167,24 +188,40 @@ class Journal:
             while len(batch) < 1000 and not self._queue.empty():
                 batch.append(self._queue.get())
             going_on = None not in batch
-            entries = [entry for entry in batch if entry is not None]
+            entries = [entry for told in batch if told is not None for entry in told]
             try:
-                self._writing.execute("BEGIN IMMEDIATE")
-                for statements, _ in entries:
-                    for statement, values in statements:
-                        self._writing.execute(statement, values)
-                self._writing.execute("COMMIT")
-                for _, then in entries:
-                    if then is not None:
-                        then()
-            except (
-                Exception
-            ) as exc:  # SQLite's, or that of a value which it can't keep: nobody is left to wait for ever
+                self._commit(entries)
+                for entry in entries:
+                    if entry.then is not None:
+                        entry.then()
+            except Exception as exc:  # SQLite's, or that of a value which it can't keep: nobody waits for ever
                 self.on_failure(_failure(self._path, exc))
                 return
 
+    def _commit(self, entries: Iterable[_Entry]) -> None:
+        """Write it in few statements, for each lets go of Python's lock, and has to wait for it again."""
+        rows: dict[tuple[bytes, int], tuple[Any, ...]] = {}
+        spent: dict[tuple[str, int], tuple[int, ...]] = {}
+        for entry in entries:
+            row, place, minute = entry.row, entry.row[:2], (entry.model, entry.minute)
+            before = rows.get(place)
+            rows[place] = row if before is None else (*row[:3], row[3] + before[3], *row[4:])
+            spent[minute] = tuple(map(add, spent.get(minute, (0, 0, 0)), entry.spent))
+        self._writing.execute("BEGIN IMMEDIATE")
+        for statement, changes in (
+            (_CHANGED, list(rows.values())),
+            (_SPENT, [(*minute, *counts) for minute, counts in spent.items()]),
+        ):
+            most = _MOST_VALUES // len(changes[0]) if changes else 1
+            for start in range(0, len(changes), most):
+                part = changes[start : start + most]
+                marks = ",".join([f"({','.join('?' * len(part[0]))})"] * len(part))
+                self._writing.execute(statement.format(rows=marks), list(chain.from_iterable(part)))
+        self._writing.execute("COMMIT")
+
     def close(self) -> None:
         """Commit what has been told, and let go of the file. May be called again."""
+        self.flush()
         self._queue.put(None)
         self._thread.join()
         with self._turn:  # no connection may be closed that another thread uses
@@ -198,6 +235,7 @@ def _open(path: str, *, wal: bool) -> sqlite3.Connection:
             connection.executescript(_TABLES)
         connection.execute(f"PRAGMA journal_mode={'WAL' if wal else 'DELETE'}")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA wal_autocheckpoint=500")  # to write over a file is faster than to append
     except BaseException:
         connection.close()
         raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from .. import _errors
@@ -24,15 +26,22 @@ def dumped(completion: Completion) -> str:
 
     Its chunks are kept as they came, for putting them together takes ten times as long as compressing them.
     """
-    told = completion.to_dict()
+    told = {name: value for name, value in vars(completion).items() if name[0] != "_" and value not in (None, "", ())}
+    told.pop("parsed", None)
     if len(completion.choices) == 1:
-        choice = told["choices"][0]
-        told["choices"] = [{"logprobs": choice["logprobs"]}] if choice["logprobs"] else []
-    told = {name: value for name, value in told.items() if value not in (None, "", [], ())}
+        logprobs = told.pop("choices")[0].logprobs
+        if logprobs:
+            told["choices"] = [{"logprobs": logprobs}]
     if completion._chunks:
         chunks = _BETWEEN.join(completion._chunks).encode("utf-8", "surrogatepass")
         told["chunks"] = base64.b64encode(zlib.compress(chunks, 1)).decode()
-    return json.dumps(told, separators=(",", ":"))
+    return json.dumps(told, separators=(",", ":"), default=_fields)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {each.name: getattr(value, each.name) for each in fields(value)}
 
 
 def loaded(written: str) -> Completion:

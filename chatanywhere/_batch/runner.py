@@ -162,9 +162,10 @@ class Runner:
             while not (engine.over or self._broken):
                 with suppress(queue.Empty):
                     mailbox.get(timeout=engine.wait())()
-                self._drain()
                 for task in engine.due():
                     self._send(task)
+                if self._journal is not None:  # one commit for a result, and for the prompt that takes its place
+                    self._journal.flush()
         except BaseException as error:  # a thread can't be started, or there is no memory
             engine.stop(error)
             self._cancel()
@@ -201,8 +202,8 @@ class Runner:
         else:
             self._journal.send(task.key, task.number, task.model, partial(self._starts.put, task))
 
-    def _settle(self, task: Task, outcome: Completion | BaseException) -> None:
-        """An attempt has ended."""
+    def _settle(self, task: Task, outcome: Completion | BaseException, written: str | None = None) -> None:
+        """An attempt has ended; `written` is the answer as the journal keeps it, if the thread that asked made it."""
         engine = self._engine
         self._asking.discard(task)
         result = engine.settle(task, outcome)
@@ -212,7 +213,7 @@ class Runner:
             if self._journal is None or task.key is None:
                 then()
             else:
-                row = _row(result)
+                row = _row(result, written)
                 tokens = tokens_of(result.completion or getattr(result.error, "completion", None))
                 self._journal.end(task.key, task.number, task.model, row, tokens, then)
         elif self._journal is not None and task.key is not None and task.refused:
@@ -252,11 +253,14 @@ class Runner:
 
     def _work(self) -> None:
         while (task := self._starts.get()) is not None:
+            written = None
             try:
                 outcome: Completion | BaseException = self._asker.attempt(task)
+                if self._journal is not None and isinstance(outcome, Completion):
+                    written = dumped(outcome)
             except BaseException as error:
                 outcome = error
-            self._mailbox.put(partial(self._settle, task, outcome))
+            self._mailbox.put(partial(self._settle, task, outcome, written))
             del task, outcome
 
     # The thread that reads ----------------------------------------------------------------------------------
@@ -289,7 +293,9 @@ class Runner:
         if self._counted:
             task.number = self._numbers.get(task.key, 0)
             self._numbers[task.key] = task.number + 1
-        row = None if self._journal is None else self._journal.find(task.key, task.number)
+        row = None
+        if self._journal is not None and not self._journal.is_new:
+            row = self._journal.find(task.key, task.number)
         if row is None or row.state not in ("done", "failed"):
             self._tally.in_doubt += row is not None and row.state == "sent"
             return None
@@ -310,8 +316,8 @@ class Runner:
         return Result(task.index, task.id, task.prompt, completion, None, row.attempts, row.seconds, True)
 
 
-def _row(result: Result) -> Row:
+def _row(result: Result, written: str | None) -> Row:
     if result.error is not None:
         return Row("failed", result.attempts, result.seconds, None, dumped_error(result.error))
     assert result.completion is not None
-    return Row("done", result.attempts, result.seconds, dumped(result.completion), None)
+    return Row("done", result.attempts, result.seconds, written or dumped(result.completion), None)
