@@ -124,6 +124,7 @@ class Journal:
                 count, sent = self._reading.execute("SELECT count(*), sum(state = 'sent') FROM calls").fetchone()
             except sqlite3.Error as exc:
                 raise _failure(self._path, exc) from exc
+            self._file = os.stat(self._path)
             self.in_doubt: int = sent or 0
             self.is_new = not count
             self._held = held.pop_all()
@@ -218,6 +219,8 @@ class Journal:
                 marks = ",".join([f"({','.join('?' * len(part[0]))})"] * len(part))
                 self._writing.execute(statement.format(rows=marks), list(chain.from_iterable(part)))
         self._writing.execute("COMMIT")
+        if not os.path.samestat(os.stat(self._path), self._file):
+            raise FileNotFoundError("another file has taken its place")
 
     def close(self) -> None:
         """Commit what has been told, and let go of the file. May be called again."""

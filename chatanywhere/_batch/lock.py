@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 
 _TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-_held: set[str] = set()  # by this process: on network file systems, a process does not lock itself out
+_held: dict[str, int] = {}  # by which process: on network file systems, one does not lock itself out
 
 
 class FileLock:
@@ -26,7 +26,7 @@ class FileLock:
     def __init__(self, path: str) -> None:
         self._path = os.path.realpath(path) + ".lock"
         self._process = os.getpid()
-        if self._path in _held:
+        if _held.get(self._path) == self._process:
             raise RuntimeError(_taken(path, f"this process ({os.getpid()} on {socket.gethostname()})"))
         while True:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
@@ -42,7 +42,7 @@ class FileLock:
             if _is_at(self._file, self._path):
                 break
             os.close(self._file)  # who held it has just removed it
-        _held.add(self._path)
+        _held[self._path] = self._process
         try:
             os.ftruncate(self._file, 0)
             os.write(self._file, f"{os.getpid()} on {socket.gethostname()}\n".encode())
@@ -52,12 +52,12 @@ class FileLock:
 
     def release(self) -> None:
         """Let go of it. May be called again."""
-        if self._path not in _held or self._process != os.getpid():  # a forked child holds nothing
+        if _held.get(self._path) != self._process or self._process != os.getpid():  # a forked child holds nothing
             return
         with suppress(OSError):  # Windows keeps a file that is open
             os.unlink(self._path)
         os.close(self._file)
-        _held.discard(self._path)
+        del _held[self._path]
 
 
 def _taken(path: str, holder: str) -> str:

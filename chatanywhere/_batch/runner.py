@@ -6,6 +6,7 @@ They talk through queues only: no lock is held while Ctrl-C may come, and a sign
 from __future__ import annotations
 
 import contextvars
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -119,6 +120,7 @@ class Runner:
         self._given_up = False
         self._over = threading.Event()
         self._started = False
+        self._process = os.getpid()
         self.outbox = Outbox()
         if journal is not None:
             journal.on_failure = self._failed
@@ -126,7 +128,13 @@ class Runner:
     # Whoever iterates ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin. May be called again."""
+        """Begin. May be called again.
+
+        Raises:
+            RuntimeError: the run is that of another process, and its threads are not in this one.
+        """
+        if self._process != os.getpid():
+            raise RuntimeError("this run was made before the process was forked: call map() in the new process")
         if not self._started:
             self._started = True
             self._context = contextvars.copy_context()
@@ -148,6 +156,8 @@ class Runner:
 
     def close(self) -> None:
         """Do the same, and wait a moment until all has ended and the journal is committed. May be called again."""
+        if self._process != os.getpid():
+            return
         if not self._started:
             self._started = True
             self._end()

@@ -99,3 +99,52 @@ def test_ctrl_c_ends_a_run_within_a_second(how: str, tmp_path: Path) -> None:
     connection.close()
     assert states == ["done"] + ["sent"] * 8
     Client("any", base_url="http://127.0.0.1:9").map([], journal=journal).close()
+
+
+TWICE = """
+import sys, time
+from chatanywhere import Client
+from chatanywhere._batch.runner import Runner
+
+url, journal = sys.argv[1:]
+wait = Runner.close
+
+def close(self):
+    print("ending", flush=True)
+    time.sleep(30)  # as on a disk that does not answer
+    wait(self)
+
+Runner.close = close
+
+try:
+    list(Client("any", base_url=url).map(["a"], journal=journal))
+finally:
+    print("left", time.monotonic(), flush=True)
+"""
+
+
+def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
+    """Whatever the first one waits for."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(chatanywhere.__file__).parents[1])}
+    with LoopbackServer(faults=[Fault.latency(30.0, at="head")]) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", TWICE, server.url, str(tmp_path / "j")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        assert process.stdout is not None
+        deadline = time.monotonic() + 20
+        while not server.requests and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "ending\n"
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        said, when = process.stdout.readline().split()
+        assert said == "left"
+        assert float(when) - began < 1
+        process.communicate(timeout=20)
+        assert time.monotonic() - began < 3
+    Client("any", base_url="http://127.0.0.1:9").map([], journal=tmp_path / "j").close()

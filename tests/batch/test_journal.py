@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -31,6 +32,7 @@ from chatanywhere import (
     OutputError,
     QuotaExceededError,
     RateLimitError,
+    Result,
     ToolCall,
     Usage,
 )
@@ -422,6 +424,56 @@ def test_a_full_disk_hands_out_nothing_that_is_not_kept(tmp_path: Path) -> None:
     assert "run.sqlite can't be used: database or disk is full" in str(error)
     states = Counter(opened_state(file))
     assert 0 < len(results) <= states["done"] < 500
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a file that is open")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_journal_that_is_removed_hands_out_nothing_more(replaced: bool, tmp_path: Path) -> None:
+    """Nothing is committed then that anybody could find again, so the run ends with an `OSError`."""
+    file = tmp_path / "run.sqlite"
+
+    def remove(result: Result) -> None:
+        if result.index == 20:
+            file.unlink()
+            if replaced:
+                file.touch()
+
+    with LoopbackServer() as server:
+        run = Client("k", base_url=server.url).map(map(str, range(500)), journal=file, concurrency=4)
+        results, error = take_all(run, remove)
+    assert isinstance(error, OSError)
+    assert re.search(r"run\.sqlite can't be used: .*(No such|its place)", str(error))
+    assert len(results) < 60
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_is_its_process_s_own(tmp_path: Path) -> None:
+    """A forked child can't iterate or end it, is told who holds its journal, and makes runs of its own."""
+    with LoopbackServer() as server:
+        client = Client("k", base_url=server.url)
+        with client.map(map(str, range(30)), journal=tmp_path / "run.sqlite") as run:
+            next(run)
+            told, say = os.pipe()
+            child = os.fork()
+            if not child:
+                words: list[str] = []
+                for attempt in (lambda: next(run), lambda: list(client.map(["a"], journal=tmp_path / "run.sqlite"))):
+                    try:
+                        attempt()
+                    except RuntimeError as error:
+                        words.append(str(error))
+                run.close()
+                words.append(str(len(list(client.map(["a"], journal=tmp_path / "other")))))
+                os.write(say, json.dumps(words).encode())
+                os._exit(0)
+            os.waitpid(child, 0)
+            words = json.loads(os.read(told, 10_000))
+            os.close(told)
+            os.close(say)
+            assert "call map() in the new process" in words[0]
+            assert f"is held by process {os.getpid()} on " in words[1]
+            assert words[2] == "1"
+            assert len(list(run)) == 29
 
 
 def test_what_the_journal_cannot_keep_ends_the_run(tmp_path: Path) -> None:

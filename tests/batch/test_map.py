@@ -154,6 +154,19 @@ def test_a_series_is_an_iterable(client: Client) -> None:
     assert texts(run) == ["said a", "said b"]
 
 
+@pytest.mark.parametrize("missing", [float("nan"), None])
+def test_a_column_of_pandas_is_one(missing: Any, client: Client) -> None:
+    """Whatever its index and its kind; an empty cell is a TypeError that names it, behind what was paid."""
+    pandas = pytest.importorskip("pandas")
+    column = pandas.Series(["a", "b", missing, "c"], index=[7, 7, 3, 1])
+    assert texts(client.map(column.dropna())) == ["said a", "said b", "said c"]
+    assert texts(client.map(column.dropna().astype("string"))) == ["said a", "said b", "said c"]
+    results, error = take_all(client.map(column))
+    assert texts(results) == ["said a", "said b"]
+    assert isinstance(error, TypeError)
+    assert str(error).startswith("prompts[2]: ")
+
+
 @pytest.mark.parametrize("order", ["input", "done"])
 def test_prompts_are_read_no_further_than_ahead(order: Any, client: Client) -> None:
     """Of a generator without end, at most `ahead` are read and not handed out, at any time."""

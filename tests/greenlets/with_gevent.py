@@ -12,9 +12,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from greenlets.jobs import Gate, Programs, scheme, serving
+from greenlets.jobs import PATCHED, Gate, Programs, run_program, scheme, serving
+
+from chatanywhere.testing import Fault, Request
 
 __all__ = ["scheme"]  # a fixture
 
@@ -79,6 +82,42 @@ def how(request: pytest.FixtureRequest) -> str:
 class TestGevent(Programs):
     patch = PATCH
     concurrent = CONCURRENT
+
+
+BATCH = """
+PATCH
+import gevent, os, tempfile
+from chatanywhere import Client
+turns = []
+
+def count():
+    while True:
+        turns.append(1)
+        gevent.sleep(0.01)
+
+gevent.spawn(count)
+with tempfile.TemporaryDirectory() as folder:
+    options = {"journal": folder + "/run.sqlite", "concurrency": 20}
+    for again in (False, True):
+        results = list(client().map([str(number) for number in range(60)], **options))
+        assert [(result.text, result.from_journal) for result in results] == [("one two", again)] * 60
+    assert len(turns) > 5
+    with gevent.Timeout(0.5, False), within(2):
+        list(client().map(["slow"] * 30, **options))
+    assert os.listdir(folder) == ["run.sqlite"]  # it is closed, and not locked
+"""
+
+
+@pytest.mark.parametrize("when", PATCHED.values(), ids=PATCHED.keys())
+def test_a_batch_is_made_by_greenlets(when: str, tmp_path: Path) -> None:
+    """Its threads are some, the hub goes on meanwhile, and a Timeout of gevent's ends it and frees the journal."""
+
+    def reply(request: Request) -> Any:
+        return Fault.latency(30.0, after=50) if request.text == "slow" else ["one ", "two"]
+
+    with serving("http", tmp_path, reply) as (server, ca_file):
+        server.faults = [Fault.latency(0.05, at="head")]
+        run_program(BATCH.replace("PATCH\n", when), PATCH, server.url, ca_file)
 
 
 # gunicorn ---------------------------------------------------------------------------------------------------------
