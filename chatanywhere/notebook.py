@@ -42,12 +42,17 @@ _MAX_ROWS, _MAX_COLUMNS, _MAX_CELL, _MAX_TEXT = 100, 50, 200, 100_000
 """How much of a variable is sent; the last two are characters. A variable that is a text is sent as it is."""
 
 _RESUME = "`%chat --resume` goes on with it"
+_STORED = "`%chat --id ID --resume` goes on with an answer that is stored, and `!chatanywhere history` lists the IDs"
+
+_CELL = re.compile(r"(?:[ \t]*\n)*%%chat(?: ([^\n]*)|[ \t]*)\n(.*)", re.DOTALL)
 
 _QUESTION = re.compile(r"([ \t]*)%chat[ \t]+(\S.*\?)\s*")
 """A line that IPython takes for a call for help."""
 
 _WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|\S)+""")
 _QUOTED = re.compile(r""""([^"]*)"|'([^']*)'""")
+_UNCLOSED = re.compile(r"""(?:-\w|--\w+=)?["']""")
+"""The beginning of a word of which quotes that are closed have been taken out."""
 
 _LONG = ("model=", "system=", "new", "id=", "file=", "variable=", "resume")
 _SHORT = {f"-{name[0]}": f"--{name[:-1]}" for name in ("model=", "system=", "file=", "variable=")}
@@ -58,22 +63,36 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     unload_ipython_extension(shell)
     known = shell.magics_manager.registry.get(ChatMagics.__name__)
     shell.register_magics(known or ChatMagics(shell))
+    shell.input_transformers_cleanup.insert(0, keep_cells)
     shell.input_transformers_cleanup.append(keep_question_marks)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Take the magic away. Its conversation is stored."""
-    with contextlib.suppress(ValueError):
-        shell.input_transformers_cleanup.remove(keep_question_marks)
+    for transformer in (keep_cells, keep_question_marks):
+        with contextlib.suppress(ValueError):
+            shell.input_transformers_cleanup.remove(transformer)
     for magics in shell.magics_manager.magics.values():
         magics.pop("chat", None)
+
+
+def keep_cells(lines: list[str]) -> list[str]:
+    """Return a cell that begins with `%%chat` as a call; IPython would take away what looks like a prompt in it."""
+    cell = _CELL.fullmatch("".join(lines))
+    return lines if cell is None else [f"get_ipython().run_cell_magic('chat', {cell[1] or ''!r}, {cell[2]!r})\n"]
+
+
+keep_cells.has_side_effects = True  # type: ignore[attr-defined]  # not for finding out whether a cell is complete
 
 
 def keep_question_marks(lines: list[str]) -> list[str]:
     """Return the lines of a cell with calls in the places of questions that IPython would take for a call for help.
 
-    `%chat What is it?` would show what `it` is. `%chat?` is left alone, and so is a line in a string of several.
+    `%chat What is it?` would show what `it` is. `%chat?` is left alone, and so are a line in a string of several, and
+    the cells of other magics.
     """
+    if lines and lines[0].startswith("%%"):
+        return lines
     kept: list[str] = []
     for line in lines:
         question = _QUESTION.fullmatch(line)
@@ -92,7 +111,7 @@ class ChatMagics(Magics):
         self._shell = shell
         self._talk: NotebookTalk | None = None
         self._settings = 0
-        self._busy = threading.Lock()
+        self._busy = threading.RLock()  # a thread that is interrupted before it can give it back may have it again
 
     @no_var_expand
     @line_cell_magic
@@ -138,6 +157,8 @@ class ChatMagics(Magics):
             content = content_of("\n\n".join([*([question] if question.strip() else []), *variables]), options.files)
         elif not options:
             raise failures.UsageError("there is nothing to ask", "%chat your question")
+        if options.resume and self._talk is None and options.id is None:
+            raise failures.UsageError("nothing was asked in this notebook yet", _STORED)
         talk = self._talk_for(options)
         if not options.resume and content is None:
             return None
@@ -151,9 +172,9 @@ class ChatMagics(Magics):
         talk = self._talk
         if talk is None or options.new or options.id is not None:
             talk = NotebookTalk(self._shell, options.id, options.model, options.system)
-            if self._talk is not None:
-                self._talk.close()
-            self._talk, self._settings = talk, _settings()
+            before, self._talk, self._settings = self._talk, talk, _settings()
+            if before is not None:
+                before.close()
         elif self._settings != _settings():
             talk.reconnect()
             self._settings = _settings()
@@ -166,7 +187,9 @@ class ChatMagics(Magics):
         try:
             value = self._shell.user_ns[name]
         except KeyError:
-            raise failures.UsageError(f"-v {name}: there is no such variable", "name one that has a value") from None
+            raise failures.UsageError(
+                f"-v {name}: there is no such variable", "name one; another value needs a name first"
+            ) from None
         return f"{name}:\n{text_of_value(value)}"
 
 
@@ -208,6 +231,8 @@ class Options:
                     self.variables.append(rest.pop(0))
         except getopt.GetoptError as error:
             raise failures.UsageError(str(error), "%chat? shows what there is") from None
+        if any(_UNCLOSED.match(_QUOTED.sub("", word[0])) for word in words[: len(words) - len(rest)]):
+            raise failures.UsageError("a quote is not closed", "close it, or leave it out")
         said = line[words[-len(rest)].start() :].rstrip() if rest else ""
         self.question = "\n\n".join(filter(None, [said, (cell or "").rstrip("\n")]))
         if self.new and self.id is not None:
@@ -239,8 +264,9 @@ def text_of_value(value: object) -> str:
     """Return a value as a text for a model: a text as it is, a DataFrame as a table, the beginning of anything long."""
     if isinstance(value, str):
         return value
-    if type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "to_string"):
-        table: Any = value.to_frame() if hasattr(value, "to_frame") else value
+    of_pandas = {each.__name__ for each in type(value).__mro__ if each.__module__.partition(".")[0] == "pandas"}
+    if not of_pandas.isdisjoint(("DataFrame", "Series")):
+        table: Any = value.to_frame() if "Series" in of_pandas else value  # type: ignore[attr-defined]
         limits = {"max_rows": _MAX_ROWS, "max_cols": _MAX_COLUMNS, "max_colwidth": _MAX_CELL}
         text = str(table.to_string(**limits, show_dimensions=True))
     else:
@@ -338,12 +364,12 @@ def _raise_in_one_line(error: BaseException, *, cut: bool = False) -> NoReturn:
         error: what is raised.
         cut: some of an answer has come.
     """
-    said = [str(error), getattr(error, "hint", None)]
+    said = str(error).replace("set CHATANYWHERE_API_KEY or pass api_key=", "%env CHATANYWHERE_API_KEY=… sets one")
     if isinstance(error, KeyboardInterrupt):
-        said = ["the answer was stopped"]
+        said = "the answer was stopped"
     elif cut:
-        said[0] = f"the answer was cut: {said[0]}"
-    words = one_line("; ".join(filter(None, [*said, _RESUME if cut else None])))
+        said = f"the answer was cut: {said}"
+    words = one_line(f"{said}; {_RESUME}" if cut else said)
     lines = [f"{type(error).__name__}: {words}"]
     error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
     raise error

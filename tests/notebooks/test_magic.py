@@ -63,7 +63,7 @@ def test_the_last_answer_is_a_variable(notebook: Notebook) -> None:
 @pytest.mark.parametrize(
     "text", ["{x} {{y}} $x $HOME", "f'{1 + 1}' {", '{"a": [1]}', 'What\'s "this" \\n?', "100 %d %s"]
 )
-@pytest.mark.parametrize("form", ["%chat -m gpt {}", "%%chat -m gpt\n{}", "%%chat\n\n  {}\nx"])
+@pytest.mark.parametrize("form", ["%chat -m gpt {}", "%%chat -m gpt\n{}", "%%chat\n\n  {}\nx", "%%chat\n>>> {}\n>>> 1"])
 def test_a_question_is_sent_as_it_is(notebook: Notebook, text: str, form: str) -> None:
     """Neither braces nor dollar signs, quotes, backslashes or question marks mean anything in it."""
     with LoopbackServer(["Yes."]) as server:
@@ -84,6 +84,26 @@ def test_a_question_mark_calls_no_help(notebook: Notebook, line: str) -> None:
         assert notebook.shell.user_ns["text"] == f"\n{line}\n"
         assert notebook("%chat?") is None
         assert len(server.requests) == 1
+
+
+def test_what_looks_like_ipython_in_a_question_is_left_alone(notebook: Notebook) -> None:
+    """Neither prompts are taken away, nor are lines taken for magics or help; also below another cell magic."""
+    cell = ">>> 1\n%chat What is it?\nIn [2]: x\n!ls\nlist?\n"
+    with LoopbackServer(["Yes."]) as server:
+        assert notebook.at(server)(f"\n%%chat -m gpt\n{cell}") is None
+        assert asked(server) == [("user", cell.rstrip("\n"))]
+        assert server.requests[-1].json["model"] == "gpt"
+    transformed = notebook.shell.transform_cell("%%writefile notes\n%chat What is it?\n")
+    assert transformed == "get_ipython().run_cell_magic('writefile', 'notes', '%chat What is it?\\n')\n"
+
+
+def test_a_cell_in_a_terminal_goes_on_until_an_empty_line(notebook: Notebook) -> None:
+    """IPython asks for more lines of a question, as it does for any cell."""
+    assert [notebook.shell.check_complete(f"%%chat\n{more}")[0] for more in ("Hi", "Hi\n\n")] == [
+        "incomplete",
+        "complete",
+    ]
+    assert notebook.shell.check_complete("%chat What is it?")[0] == "complete"
 
 
 def test_a_question_may_begin_behind_the_options(notebook: Notebook) -> None:
@@ -146,7 +166,9 @@ def test_files_are_sent(notebook: Notebook, tmp_path: Path, monkeypatch: pytest.
         ("%chat --id 12 Hi", "no conversation begins with '12'"),
         ("%chat -f /nowhere/there Hi", "/nowhere/there can't be read"),
         ("%chat -f - Hi", "a notebook has no standard input"),
-        ("%chat --resume", "the last answer was not cut"),
+        ('%chat -s "Be brief Hi', "a quote is not closed"),
+        ("%chat --system='Be brief Hi", "a quote is not closed"),
+        ("%chat --resume", "nothing was asked in this notebook yet"),
         ("%chat --resume Hi", "--resume goes on with the last answer"),
     ],
 )
@@ -209,9 +231,9 @@ def test_the_conversation_goes_on_when_the_extension_is_reloaded(notebook: Noteb
         for cell in ["%chat 1", "%reload_ext chatanywhere", "%reload_ext chatanywhere", "%chat Who is it?"]:
             assert notebook(cell) is None
         assert len(asked(server)) == 3
-        before = len(notebook.shell.input_transformers_cleanup)
         assert notebook("%unload_ext chatanywhere") is None
-        assert len(notebook.shell.input_transformers_cleanup) == before - 1
+        names = [each.__module__ for each in notebook.shell.input_transformers_cleanup if hasattr(each, "__module__")]
+        assert "chatanywhere.notebook" not in names
         assert isinstance(notebook("%%chat\n3"), UsageError)
         assert notebook("%load_ext chatanywhere") is None
 
@@ -327,6 +349,7 @@ def test_why_an_answer_ended_is_told(notebook: Notebook, capsys: pytest.CaptureF
     ("fault", "said"),
     [
         (Fault.status(401, "wrong api key"), r"AuthenticationError: .*wrong api key.*"),
+        (Fault.status(429, "limited to 200 requests per day"), r"QuotaExceededError: ((?!Wait).)*Wait((?!Wait).)*"),
         (
             Fault.error_frame("it broke\nhere", after=2),
             r"\w+Error: the answer was cut: .*it broke here.*%chat --resume.*",
@@ -359,7 +382,7 @@ def test_without_a_key_nothing_is_lost(notebook: Notebook, monkeypatch: pytest.M
         error = notebook("%chat Hi")
         assert isinstance(error, AuthenticationError)
         (line,) = error._render_traceback_()  # type: ignore[attr-defined]
-        assert line.startswith("AuthenticationError: ")
+        assert re.fullmatch(r"AuthenticationError: no API key.*: %env CHATANYWHERE_API_KEY=… sets one", line)
         monkeypatch.setenv("CHATANYWHERE_API_KEY", "any")
         assert notebook("%chat Hi") is None
 
@@ -404,6 +427,24 @@ def test_stop_keeps_what_came(notebook: Notebook, capsys: pytest.CaptureFixture[
         assert notebook.at(server)(f"%chat --id {conversation} --resume") is None
     assert notebook.markdown[-1] == "One two three."
     assert notebook.answers() == [("One two three.", "complete")]
+
+
+def test_stop_between_two_conversations_loses_neither(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new one is there when the old one is closed."""
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with LoopbackServer(["One.", "Two."]) as server:
+        assert notebook.at(server)("%chat 1") is None
+        before = notebook.shell.magics_manager.registry["ChatMagics"]._talk
+        with monkeypatch.context() as patch:
+            patch.setattr(before, "close", stop)
+            assert isinstance(notebook("%chat --new 2"), KeyboardInterrupt)
+        before.close()
+        assert notebook("%chat 2") is None
+        assert asked(server) == [("user", "2")]
+    assert len(notebook.conversations()) == 2
 
 
 def test_a_mistake_in_a_variable_shows_where(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,14 +54,19 @@ def test_a_dataframe_is_a_table(notebook: Notebook, value: Any, text: str) -> No
         assert server.requests[0].text.startswith(f"What is it?\n\ndf:\n{text}")
 
 
+class Frame(pd.DataFrame):
+    """As other libraries make them."""
+
+
 @pytest.mark.parametrize(
     "frame",
     [
+        Frame({"number": range(200)}),
         pd.DataFrame({"number": range(1_000_000)}),
         pd.DataFrame({f"column {number}": range(1000) for number in range(1000)}),
         pd.DataFrame({"text": ["word " * 100_000] * 1000}),
     ],
-    ids=["long", "wide", "full"],
+    ids=["other class", "long", "wide", "full"],
 )
 def test_of_a_large_dataframe_a_part_is_sent(notebook: Notebook, frame: pd.DataFrame) -> None:
     """It has its ends, says how large the whole is, and is soon there."""
@@ -71,4 +76,5 @@ def test_of_a_large_dataframe_a_part_is_sent(notebook: Notebook, frame: pd.DataF
         text = server.requests[0].text
     assert len(text) < 101_000
     assert "..." in text
+    assert len(frame) < 100 or len(text.splitlines()) > 100
     assert f"[{len(frame)} rows x {len(frame.columns)} columns]" in text
