@@ -91,7 +91,7 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
 
     def link(found: re.Match[str]) -> str:
         target, hash_sign, anchor = found[1].partition("#")
-        if inside := re.fullmatch(rf"{HOME}/(?:blob|tree)/main/(.*)", target):
+        if inside := re.fullmatch(rf"{HOME}/(?:blob|raw|tree)/main/(.*)", target):
             origin = inside[1]
         elif "://" in target or target.startswith("mailto:") or not target:
             return found[0]

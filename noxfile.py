@@ -150,6 +150,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def picture(session: nox.Session) -> None:
+    """The README's picture of `chat`, made anew by a session on a pseudo-terminal."""
+    session.install(".[cli]", "pexpect", "pyte")
+    session.run("python", "docs/picture.py")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and types."""
     session.install(".[lint]")

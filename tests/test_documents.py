@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import importlib.metadata
 import importlib.util
 import os
@@ -12,10 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import pytest
 
 from chatanywhere.cli import main
+from chatanywhere.cli.chat import _WELCOME
 from chatanywhere.testing import Fault, LoopbackServer
 
 ROOT = Path(__file__).parents[1]
@@ -238,10 +241,10 @@ def test_every_link_into_this_repository_leads_to_a_file(document: Path) -> None
     """What a link names exists, and has the heading that it names."""
     for link in links_of(document):
         path, _, anchor = link.partition("#")
-        if inside := re.fullmatch(rf"{HOME}/(?:blob|tree)/main/(.*)", path):
+        if inside := re.fullmatch(rf"{HOME}/(?:blob|raw|tree)/main/(.*)", path):
             target = ROOT / inside[1]
         elif "://" in path:
-            assert not path.startswith(f"{HOME}/blob/")
+            assert not path.startswith((f"{HOME}/blob/", f"{HOME}/raw/"))
             continue
         else:
             target = document.parent / path if path else document
@@ -261,6 +264,25 @@ def test_every_document_is_linked_from_the_readme() -> None:
     links = links_of(ROOT / "README.md")
     for document in DOCUMENTS[1:]:
         assert f"{HOME}/blob/main/{document.relative_to(ROOT).as_posix()}" in links
+
+
+def test_the_readme_s_picture_shows_the_chat_as_it_is() -> None:
+    """It is a session of `chat` by its own words, small, without scripts, and loads nothing."""
+    (alt, path) = re.findall(r"!\[(.*?)\]\((.*?)\)", (ROOT / "README.md").read_text(encoding="utf-8"))[0]
+    assert "Ctrl-C" in alt
+    svg = (ROOT / path.removeprefix(f"{HOME}/raw/main/")).read_text(encoding="utf-8")
+    assert len(svg) < 20_000
+    assert not re.search(r"<(?:script|image|foreignObject|a)\b|\bon\w+=|@import|url\((?!#)", svg)
+    assert set(re.findall(r"https?:[^\"]*", svg)) == {"http://www.w3.org/2000/svg"}
+    ElementTree.fromstring(svg)
+    shown = [html.unescape(re.sub("<[^>]*>", "", line)).replace("\xa0", " ").rstrip() for line in svg.splitlines()]
+    stopped = [position for position, line in enumerate(shown) if line.endswith("^C")]
+    assert len(stopped) == 1
+    assert _WELCOME in shown
+    assert shown[stopped[0] + 1 : stopped[0] + 3] == [
+        "note: stopped; /resume goes on with it, /retry asks again",
+        "> /resume",
+    ]
 
 
 # The map

@@ -55,7 +55,7 @@ class Paragraph:
         self._source = ""  # belongs to this one, and has not been drawn
         self._enough = 0  # characters of it with which it is worth a look whether they can be
         self._column = 0
-        self._blank = False  # goes before the next word
+        self._blank: list[Segment] = []  # goes before the next word
         self._drawn = ""  # the last character that was drawn
 
     def feed(self, text: str) -> str | None:
@@ -141,17 +141,16 @@ class Paragraph:
         for segment in segments:
             for word in _WORD.findall(segment.text):
                 if not word.strip():
-                    self._blank = bool(self._column)
+                    style = segment.style if _is_ruled(segment.style) else None
+                    self._blank = [Segment(" ", style)] if self._column else []
                     continue
                 size = cell_len(word)
-                if self._column and self._column + self._blank + size > width:
+                if self._column and self._column + len(self._blank) + size > width:
                     drawn.append(Segment.line())
-                    self._column, self._blank = 0, False
-                if self._blank:
-                    drawn.append(Segment(" ", segment.style if _is_ruled(segment.style) else None))
-                drawn.append(Segment(word, segment.style))
-                self._column += self._blank + size
-                self._blank = False
+                    self._column, self._blank = 0, []
+                drawn += [*self._blank, Segment(word, segment.style)]
+                self._column += len(self._blank) + size
+                self._blank = []
         if drawn:
             # Not cropped: a word that is longer than the line, such as the address of a page, goes on in the next.
             self._console.print(Segments(drawn), end="", crop=False)
@@ -159,7 +158,7 @@ class Paragraph:
     def _new_line(self) -> None:
         if self._column:
             self._console.print(Segments([Segment.line()]), end="")
-        self._column, self._blank = 0, False
+        self._column, self._blank = 0, []
 
 
 def _settled(source: str, *, whole: bool) -> int:
