@@ -16,7 +16,9 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 import chatanywhere
+import chatanywhere.openai
 import chatanywhere.testing
+import chatanywhere.typing
 
 ROOT = Path(__file__).parent
 HOME = "https://github.com/chatanywhere/chatanywhere-python"
@@ -33,9 +35,16 @@ MOVED = {
 }
 """Where files of the repository are on the site; those in `docs/` are at its root."""
 
+_OF_OPENAI = [
+    name
+    for name, value in vars(chatanywhere.openai).items()
+    if name in chatanywhere.openai.__all__ and getattr(value, "__module__", "").startswith("chatanywhere.openai")
+]
+"""What `chatanywhere.openai` does not have from elsewhere."""
+
 REFERENCE: dict[str, tuple[str, list[str]]] = {
     "clients": ("Clients", ["Client", "AsyncClient"]),
-    "conversations": ("Conversations", ["Conversation", "AsyncConversation"]),
+    "conversations": ("Conversations", ["Conversation", "AsyncConversation", "Turn"]),
     "batches": ("Many prompts", ["Limits", "Result", "Run", "AsyncRun", "Progress"]),
     "streams": ("Streams", ["Stream", "AsyncStream", "ToolStream", "AsyncToolStream"]),
     "answers": (
@@ -48,8 +57,41 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
          "ToolFinished"],
     ),
     "limits": ("Time limits and retries", ["Timeout", "Retry"]),
+    "types": (
+        "Messages and types",
+        ["typing", "image", *(f"typing.{name}" for name in chatanywhere.typing.__all__), "_attachment.FileLike",
+         "_config.Model", "_config.Url", "_picture.Picture", "_policy.RetryLike", "_policy.TimeoutLike",
+         "_request.Files", "_types.ResponseFormat"],
+    ),
+    "watching": ("Watching calls", ["Observer", "CallView", "otel", "otel.Tracing"]),
+    "testing": (
+        "Testing",
+        ["testing", *(f"testing.{name}" for name in chatanywhere.testing.__all__), "testing.replies.ReplyLike",
+         *(f"/pytest_chatanywhere{name}"
+           for name in ("", ".chatanywhere_server", ".chatanywhere_client", ".chatanywhere_async_client"))],
+    ),
+    "openai": (
+        "OpenAI's names",
+        ["openai", "openai.OpenAI", "openai.AsyncOpenAI",
+         *(f"openai.resources.{kind}{name}" for kind in ("", "Async")
+           for name in ("ChatCompletions", "EmbeddingCalls", "Models")),
+         *(f"openai.{name}" for name in _OF_OPENAI if name not in ("OpenAI", "AsyncOpenAI"))],
+    ),
+    "providers": ("g4f providers", ["provider", "ChatAnywhere", "ChatAnywhereAPI", "AsyncGeneratorProvider"]),
 }  # fmt: skip
-"""Pages of the reference: title and public names. Errors have a page of their own, and so has what is left."""
+"""Pages of the reference: title, and what is described, which is in the package, or behind a slash. Errors have their
+own.
+"""
+
+OPTIONS = {
+    **dict.fromkeys(
+        ["openai", "otel", "provider", "testing", "typing", "/pytest_chatanywhere"],
+        "{members: false, show_root_heading: false}",  # the names of a module have descriptions of their own
+    ),
+    **dict.fromkeys(["openai.OpenAI", "openai.AsyncOpenAI"], "{inherited_members: true}"),
+    "typing.ChatOptions": "{show_source: true}",
+}
+"""How some of it is described otherwise."""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -62,25 +104,31 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def reference() -> dict[str, str]:
-    """Return the pages of the reference, by their places."""
-    names = [name for name in chatanywhere.__all__ if not name.startswith("__")]
+    """Return the pages of the reference, by their places.
+
+    Raises:
+        PluginError: a public name is in none.
+    """
+    names = {name for name in chatanywhere.__all__ if not name.startswith("__")}
     tree = chatanywhere.ChatAnywhereError
     errors = [
-        name for name in names if isinstance(value := getattr(chatanywhere, name), type) and issubclass(value, tree)
+        each for name in names if isinstance(each := getattr(chatanywhere, name), type) and issubclass(each, tree)
     ]
-    errors.sort(key=lambda name: len(getattr(chatanywhere, name).__mro__))
-    known = {*errors, *(name for _, group in REFERENCE.values() for name in group)}
-    pages = {
-        **REFERENCE,
-        "errors": ("Errors", errors),
-        "further": ("Further names", [name for name in names if name not in known]),
-    }
-    written = {place: (title, [f"chatanywhere.{name}" for name in group]) for place, (title, group) in pages.items()}
-    written["testing"] = ("Testing", [f"chatanywhere.testing.{name}" for name in chatanywhere.testing.__all__])
+    errors.sort(key=lambda each: (len(each.__mro__), each.__name__))
+    pages = {**REFERENCE, "errors": ("Errors", [each.__name__ for each in errors])}
+    missing = names.difference(*(group for _, group in pages.values()))
+    if missing:
+        raise PluginError(f"in none of the pages of the reference: {sorted(missing)}")
     return {
-        f"reference/{place}.md": "\n\n".join([f"# {title}", *(f"::: {name}" for name in group)])
-        for place, (title, group) in written.items()
+        f"reference/{place}.md": "\n\n".join([f"# {title}", *map(_described, group)])
+        for place, (title, group) in pages.items()
     }
+
+
+def _described(name: str) -> str:
+    """Return what mkdocstrings makes a description of."""
+    path = name[1:] if name.startswith("/") else f"chatanywhere.{name}"
+    return f"::: {path}" + (f"\n    options: {OPTIONS[name]}" if name in OPTIONS else "")
 
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:

@@ -22,7 +22,10 @@ from ._protocols.service import HOST, KEY_PAGE
 from ._secrets import Secrets, without_secrets
 
 Url: TypeAlias = "str | Sequence[str]"
+"""A host or a URL, or several, of which the next is asked when one can't be reached."""
+
 Model: TypeAlias = "str | Sequence[str]"
+"""The name of a model, or several, of which the next is asked when one is refused or fails."""
 
 _MAX_RESPONSE = 256 * 1024 * 1024  # bytes
 

@@ -213,7 +213,10 @@ def is_about_model(error: ChatAnywhereError) -> bool:
 
 
 TimeoutLike: TypeAlias = "Timeout | float | None"
+"""A `Timeout`, or seconds for the whole call, or None for no limit."""
+
 RetryLike: TypeAlias = "Retry | int | None"
+"""A `Retry`, or a number of attempts in all, or None for one."""
 
 
 class _Default:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Parsed = TypeVar("Parsed", default=Any, covariant=True)
     Wanted = TypeVar("Wanted", default=Any)
     ResponseFormat: TypeAlias = type[Wanted] | Mapping[str, Any] | _SpecialForm | None
+    """A type, of which `parsed` is an instance then, or a dict, which is sent as it is."""
 else:
     from typing import TypeVar
 

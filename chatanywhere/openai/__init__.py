@@ -1,9 +1,9 @@
 """OpenAI's client by its names, over this package: a program changes one line of its imports.
 
-from chatanywhere.openai import OpenAI
+    from chatanywhere.openai import OpenAI
 
-completion = OpenAI().chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hello"}])
-print(completion.choices[0].message.content)
+    completion = OpenAI().chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hi"}])
+    print(completion.choices[0].message.content)
 
 docs/openai.md says what works, what differs, and what is better.
 """

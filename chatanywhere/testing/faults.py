@@ -38,25 +38,27 @@ class Fault:
 
     They are named after toxiproxy's toxics where there is one. Common arguments, each where it makes sense:
 
-    at: the place where the fault strikes, or begins:
-        `"accept"`: before a request is read from a new connection, and before the TLS handshake.
-        `"head"`: when the request has been read, and nothing of the answer has been sent.
-        `"fields"`: behind the status line, before the first header.
-        `"headers"`: in the middle of the status line and headers.
-        `"piece"`: right behind a piece of the reply; `after` says which.
-        `"size"`: in the middle of a chunk's size line; right before the body if it is not chunked.
-        `"chunk"`: in the middle of a chunk, or of a body that is not chunked.
-        `"end"`: behind the content, before the last chunk, which ends it.
-    after: how many pieces of the reply come first: 0 is right behind the headers. Given alone it means
+    - `at`: the place where the fault strikes, or begins:
+        - `"accept"`: before a request is read from a new connection, and before the TLS handshake.
+        - `"head"`: when the request has been read, and nothing of the answer has been sent.
+        - `"fields"`: behind the status line, before the first header.
+        - `"headers"`: in the middle of the status line and headers.
+        - `"piece"`: right behind a piece of the reply; `after` says which.
+        - `"size"`: in the middle of a chunk's size line; right before the body if it is not chunked.
+        - `"chunk"`: in the middle of a chunk, or of a body that is not chunked.
+        - `"end"`: behind the content, before the last chunk, which ends it.
+    - `after`: how many pieces of the reply come first: 0 is right behind the headers. Given alone it means
         `at="piece"`; with `"size"` and `"chunk"`, the chunk that follows is struck. A reply with
         fewer pieces is struck behind its last. A body that is not streamed is one piece.
-    first: strike the first so many requests only; connections, if it strikes at `"accept"`.
+    - `first`: strike the first so many requests only; connections, if it strikes at `"accept"`.
 
     A fault that goes on sending stops after 60 seconds, and the connection is closed.
 
     Attributes:
         name: the method that made it.
-        at, after, first: see above.
+        at: the place.
+        after: how many pieces come first.
+        first: how many requests are struck, None for all.
         arguments: what is particular to it.
         needs: the headers that it puts into the response that it strikes.
 
