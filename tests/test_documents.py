@@ -6,6 +6,7 @@ import functools
 import html
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -220,6 +221,63 @@ def test_a_command_of_the_documents_can_be_typed(block: Block) -> None:
         with pytest.raises(SystemExit) as caught:
             main([*shlex.split(arguments), "--help"])
         assert caught.value.code == 0
+
+
+RUN = [block for block, _ in COMMANDS if re.match(r"(?:if ! answer=\$\()?chatanywhere (?!serve)", block.content)]
+"""The commands that end, and need no network."""
+
+
+def test_every_command_is_run_or_known_to_be_none_that_can_be() -> None:
+    """Left out are installations, tests, benchmarks, settings, and the server, which has tests of its own."""
+    other = r"python3 -m venv|(\.venv/bin/)?pip install|\.venv/bin/python -m pytest|python (fuzz|benchmarks)/|export |"
+    for block, _ in COMMANDS:
+        if block not in RUN:
+            for line in block.content.splitlines():
+                assert re.match(rf"(?:{other}chatanywhere serve )", line), f"{block}: {line}"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+def test_the_commands_of_the_documents_run_as_pasted(tmp_path: Path) -> None:
+    """Each ends with 0, in the order in which they stand; the ID of the documents is that of a conversation here."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "chatanywhere"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m chatanywhere "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "photo.jpg").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(8))
+    (tmp_path / "person.json").write_text('{"type": "object", "properties": {"name": {"type": "string"}}}')
+    for name in ("notes.txt", "report.txt"):
+        (tmp_path / name).write_text("天气 is the weather.", encoding="utf-8")
+    with LoopbackServer() as server:
+        environment = {
+            **os.environ,
+            "CHATANYWHERE_API_KEY": "any",
+            "CHATANYWHERE_BASE_URL": server.url,
+            "CHATANYWHERE_HISTORY": str(tmp_path / "history.sqlite3"),
+            "NO_PROXY": "127.0.0.1",
+            "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        }
+
+        def shell(script: str) -> str:
+            done = subprocess.run(
+                ["bash", "-euc", script],
+                cwd=tmp_path,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                timeout=TIMEOUT,
+            )
+            assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+            return done.stdout
+
+        shell("chatanywhere ask 'Hello! I am Ada.' && chatanywhere show > conversation.md")
+        known = json.loads(shell("chatanywhere history --json"))[0]["id"]
+        for block in RUN:
+            shell(block.content.replace("3f2a", known))
+    assert (tmp_path / "reverse.py").exists()
+    asked = [request.text for request in server.requests if request.path.endswith("/chat/completions")]
+    assert "Ada Lovelace, born in 1815" in asked
 
 
 # Links
