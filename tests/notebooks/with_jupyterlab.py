@@ -155,3 +155,23 @@ def test_a_cell_is_run_stopped_in_the_middle_and_run_again(
         assert page.browser.execute_script("return window.hacked") is None
         assert "<script" not in page.html(1)
     assert [message["content"] for message in server.requests[-1].json["messages"]] == ["Count"]
+
+
+def test_no_formula_leads_to_a_script_or_loads_anything(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Formulas are left to JupyterLab, which draws them without the links and styles of theirs that could do harm."""
+    with LoopbackServer() as elsewhere:
+        formulas = (
+            r"$$\href{javascript:window.hacked=1}{a}$$ $\style{background-image:url(ELSEWHERE/x)}{b}$"
+            r" \\[ \href{javascript:window.hacked=1}{c} \\] \\(d\\)"
+        )
+        with LoopbackServer([formulas.replace("ELSEWHERE", elsewhere.url)]) as server:
+            monkeypatch.setenv("CHATANYWHERE_BASE_URL", server.url)
+            page: Page = request.getfixturevalue("page")
+            page.run_all()
+            until(lambda: page.html(1).count("<mjx-container") == 4)
+            links = "return [...document.querySelectorAll('.jp-OutputArea-output a, mjx-container [href]')].length"
+            assert page.browser.execute_script(links) == 0
+            assert "background" not in page.html(1)
+        assert elsewhere.requests == []
