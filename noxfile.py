@@ -32,7 +32,7 @@ def oldest_allowed() -> list[str]:
     config = configparser.ConfigParser()
     config.read("setup.cfg")
     extras = config["options.extras_require"]
-    names = ("batch", "cli", "notebook", "otel", "socks", "structured", "test")
+    names = ("batch", "cli", "dask", "notebook", "otel", "socks", "structured", "test")
     lines = [config["options"]["install_requires"], *(extras[name] for name in names)]
     requirements = [Requirement(line) for line in "\n".join(lines).splitlines() if line]
     return [
@@ -99,6 +99,13 @@ def crashes(session: nox.Session) -> None:
     """Batches that are killed at many moments."""
     session.install(".[test]")
     session.run("python", "-m", "pytest", "--no-cov", "tests/batch/many_crashes.py", *session.posargs)
+
+
+@nox.session
+def dask(session: nox.Session) -> None:
+    """Batches on clusters of Dask's, whose workers are processes that are killed."""
+    session.install(".[test]")
+    session.run("python", "-m", "pytest", "--no-cov", "tests/batch/with_dask.py", *session.posargs)
 
 
 @nox.session

@@ -32,6 +32,7 @@ from ._stream import BaseStream, leave_text
 from ._types import Completion, Event, MessagesLike, Parsed, TextDelta
 
 if TYPE_CHECKING:
+    from distributed import Client as DaskClient
     from typing_extensions import Unpack
 
     from ._account import Balance, UsageRecord
@@ -588,6 +589,7 @@ class AsyncClient:
         retry_failed: bool = True,
         progress: bool | Callable[[Progress], object] | None = None,
         prices: Mapping[str, tuple[float, float]] | None = None,
+        executor: DaskClient | None = None,
         model: Model | None = None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
@@ -614,6 +616,7 @@ class AsyncClient:
             "retry_failed": retry_failed,
             "progress": progress,
             "prices": prices,
+            "executor": executor,
         }
         call = {"model": model, "timeout": timeout, "retry": retry, "response_format": response_format, **options}
         return AsyncRun(self._service, prompts, run, call)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from ._policy import DEFAULT, Retry, RetryLike, Timeout, TimeoutLike
 
 if TYPE_CHECKING:
+    from distributed import Client as DaskClient
     from typing_extensions import Unpack
 
     from ._account import Balance, UsageRecord
@@ -350,6 +351,7 @@ class Client:
         retry_failed: bool = True,
         progress: bool | Callable[[Progress], object] | None = None,
         prices: Mapping[str, tuple[float, float]] | None = None,
+        executor: DaskClient | None = None,
         model: Model | None = None,
         timeout: TimeoutLike = DEFAULT,
         retry: RetryLike = DEFAULT,
@@ -388,6 +390,8 @@ class Client:
             progress: True draws a bar, which needs the extra `batch`; a function is called with a `Progress` at each
                 step, by whoever iterates. What it raises ends the run.
             prices: by model, what a million tokens cost that are sent, and received: `{"gpt-4o-mini": (0.15, 0.6)}`.
+            executor: a `dask.distributed.Client`, whose workers make the calls, with keys from their environment; needs
+                the extra `dask`. None is for threads.
             model: as in `complete`, for each prompt.
             timeout: the same; the time of a prompt begins when its request does.
             retry: the same; a prompt that is to be tried again waits, with its place among those that are asked.
@@ -398,7 +402,7 @@ class Client:
             ValueError, TypeError: an argument can't be used, or the journal is another file. Nothing has been sent.
             RuntimeError: another run holds the journal; the message says which process.
             OSError: the journal can't be opened; later, from the iterator, it can't be written.
-            ImportError: `progress=True` needs tqdm, a type as `response_format` pydantic.
+            ImportError: `progress=True` needs tqdm, a type as `response_format` pydantic, `executor` distributed.
         """
         from ._batch.run import Run
 
@@ -415,6 +419,7 @@ class Client:
             "retry_failed": retry_failed,
             "progress": progress,
             "prices": prices,
+            "executor": executor,
         }
         call = {"model": model, "timeout": timeout, "retry": retry, "response_format": response_format, **options}
         return Run(self._service, prompts, run, call)

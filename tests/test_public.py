@@ -120,12 +120,14 @@ MAY_IMPORT: dict[str, str | None] = {
     "_batch.record": "_errors _types",
     "_batch.lock": "",
     "_batch.journal": "_batch.lock",
-    "_batch.asker": "_errors _types _policy _config _call _service _stream _http.scope _protocols.service",
+    "_batch.asker": "_errors _types _policy _config _call _service _stream _http.scope _protocols.protocol "
+    "_protocols.service",
+    "_batch.dask": "_errors _types _policy _config _service _batch.asker _http.scope",
     "_batch.engine": "_errors _types _http.scope _batch.asker _batch.gate _batch.limits _batch.progress _batch.result "
     "_batch.trouble",
     "_batch.runner": "_errors _types _policy _batch.asker _batch.engine _batch.journal _batch.progress _batch.record "
     "_batch.result",
-    "_batch.run": "_types _policy _service _batch.asker _batch.runner _batch.engine _batch.journal _batch.limits "
+    "_batch.run": "_types _policy _service _batch.asker _batch.dask _batch.runner _batch.engine _batch.journal _batch.limits "
     "_batch.progress _batch.result",
     "_batch.async_run": "_types _http.receiver _batch.runner _batch.result _batch.run",
     "typing": "_types",
@@ -196,6 +198,8 @@ LIBRARIES: dict[str, set[str]] = {
     "requests": {"_http.environment", "_http.transport"},
     "urllib3": {"_http.connections", "_http.form", "_http.transport"},
     "opentelemetry": {"otel"},
+    "distributed": {"_client", "_async_client", "_batch.dask", "_batch.run"},  # all but one for type checkers
+    "cloudpickle": {"_batch.dask"},  # which distributed comes with
     "tqdm": {"_batch.progress"},  # only where a bar is asked for
     "numpy": {"_embeddings"},  # only where its arrays are asked for
     "socks": {"_http.environment", "_http.socks"},  # the first looks whether it is there

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from .._config import checked_models
 from .._errors import ChatAnywhereError
 from .._http.scope import CallScope
 from .._policy import DEFAULT, Retry, Timeout
+from .._protocols.protocol import as_messages
 from .._protocols.service import HOST
 from .._service import Service
 from .._stream import Stream
@@ -55,6 +56,7 @@ class Task:
         refusals: how often in a row the service had no time for it.
         refused: the last time, so that nothing was spent.
         again: whether another attempt would not pay for the same once more.
+        held: what is to be kept until its result is committed.
     """
 
     def __init__(self, index: int, prompt: Any) -> None:
@@ -78,6 +80,7 @@ class Task:
         self.answers_before = 0  # of all prompts, when the first of these refusals came
         self.is_first = True  # nothing has become of it yet
         self.again = True
+        self.held: object = None
         self.spending: Any = None
         self.call: Call[Event] | None = None  # that is to be made, or is being made
 
@@ -91,12 +94,15 @@ class Task:
 
 
 class Asker:
-    """Makes calls of prompts, for one run.
+    """Makes calls of prompts, for one run: in this process, by the threads that ask it to.
 
     Args:
         service: what is asked. It is the client's own, for a key needs the body as it is sent, and a call that can be
             cancelled before its answer begins; neither has a public name.
         options: the keywords of all calls; those of a prompt replace them.
+
+    Attributes:
+        on_failure: called, by any thread, when no more calls can be made.
 
     Raises: as `Client.complete`, where an argument can't be sent.
     """
@@ -104,6 +110,7 @@ class Asker:
     def __init__(self, service: Service, options: Mapping[str, Any]) -> None:
         self._service = service
         self._options = dict(options)
+        self.on_failure: Callable[[Exception], object] = lambda _: None
         for name in ("messages", "prompt", "id"):
             if name in self._options:
                 raise TypeError(f"{name}= is not an option of map(): each prompt has its own")
@@ -126,6 +133,7 @@ class Asker:
         task = Task(index, prompt)
         try:
             keywords = _keywords(prompt)
+            keywords["messages"] = as_messages(keywords["messages"])  # which may be read once only
             task.id = keywords.pop("id", None)
             task.retry = Retry.of(keywords.pop("retry", self._retry))
             task.keywords = keywords
@@ -162,6 +170,13 @@ class Asker:
         canonical = json.dumps([*self._identity, asked], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).digest()
 
+    def open(self) -> None:
+        """Get ready, before the first attempt.
+
+        Raises:
+            Exception: no call can be made.
+        """
+
     def attempt(self, task: Task) -> Completion:
         """Make one attempt, blocking until it has ended.
 
@@ -184,6 +199,11 @@ class Asker:
             raise
         finally:
             task.call = None
+
+    def cancel(self, tasks: Iterable[Task]) -> None:
+        """End the attempts at these prompts, which are all that there are, and let no more begin, from any thread."""
+        for task in tasks:
+            task.cancel()
 
     def parsed(self, completion: Completion, task: Task) -> Completion:
         """Return an answer that was recorded with the instance that the prompt asks for.

@@ -21,6 +21,8 @@ from .result import Result
 from .runner import End, Runner
 
 if TYPE_CHECKING:
+    from distributed import Client as DaskClient
+
     from .._service import Service
 
 
@@ -39,6 +41,7 @@ class MapOptions(TypedDict):
     retry_failed: bool
     progress: bool | Callable[[Progress], object] | None
     prices: Prices | None
+    executor: DaskClient | None
 
 
 class BaseRun(Generic[Parsed]):
@@ -52,7 +55,7 @@ class BaseRun(Generic[Parsed]):
     ) -> None:
         _check(prompts, options)
         concurrency, limits = options["concurrency"], options["limits"] or Limits()
-        asker = Asker(service, call_options)
+        asker = _asker(service, call_options, options)
         self._tell = teller(options["progress"])
         self._tally = Tally(time.monotonic, _length(prompts), options["prices"])
         journal = None if options["journal"] is None else Journal(options["journal"], time.time)
@@ -199,6 +202,15 @@ class Run(BaseRun[Parsed]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _asker(service: Service, call_options: Mapping[str, Any], options: MapOptions) -> Asker:
+    """Return who makes the calls: threads of this process, or the workers of a cluster."""
+    if options["executor"] is None:
+        return Asker(service, call_options)
+    from .dask import DaskAsker  # few need it
+
+    return DaskAsker(service, call_options, options["executor"], options["concurrency"])
 
 
 def _length(prompts: Iterable[Any]) -> int | None:

@@ -122,6 +122,7 @@ class Runner:
         self._started = False
         self._process = os.getpid()
         self.outbox = Outbox()
+        asker.on_failure = self._failed
         if journal is not None:
             journal.on_failure = self._failed
 
@@ -169,6 +170,7 @@ class Runner:
     def _dispatch(self) -> None:
         engine, mailbox = self._engine, self._mailbox
         try:
+            self._asker.open()
             while not (engine.over or self._broken):
                 with suppress(queue.Empty):
                     mailbox.get(timeout=engine.wait())()
@@ -219,7 +221,7 @@ class Runner:
         result = engine.settle(task, outcome)
         if result is not None:
             results = [result, *engine.followers(task, result)]
-            then = partial(self._hand_out, results)
+            then = partial(self._hand_out, results, task)
             if self._journal is None or task.key is None:
                 then()
             else:
@@ -229,7 +231,8 @@ class Runner:
         elif self._journal is not None and task.key is not None and task.refused:
             self._journal.refuse(task.key, task.number, task.model)
 
-    def _hand_out(self, results: Iterable[Result]) -> None:
+    def _hand_out(self, results: Iterable[Result], task: Task | None = None) -> None:
+        """What is known of the results is kept; until then there was `task`, and what it holds."""
         for result in results:
             if self._engine.hands_out(result):
                 self.outbox.put(result)
@@ -238,14 +241,13 @@ class Runner:
         self._given_up = True
         self._window.put(False)
         self._engine.stop(StreamCancelledError("the run was cancelled"))
-        for task in self._asking:
-            task.cancel()
+        self._asker.cancel(self._asking)
 
-    def _failed(self, error: OSError) -> None:
-        """The journal can't be written, so nothing that is done from now on would be kept."""
+    def _failed(self, error: Exception) -> None:
+        """The journal can't be written, so nothing that is done from now on would be kept; or nothing more is done."""
         self._mailbox.put(partial(self._break_off, error))
 
-    def _break_off(self, error: OSError) -> None:
+    def _break_off(self, error: Exception) -> None:
         self._broken = True
         self._engine.stop(error)
         self._cancel()
