@@ -127,8 +127,8 @@ MAY_IMPORT: dict[str, str | None] = {
     "_batch.trouble",
     "_batch.runner": "_errors _types _policy _batch.asker _batch.engine _batch.journal _batch.progress _batch.record "
     "_batch.result",
-    "_batch.run": "_types _policy _service _batch.asker _batch.dask _batch.runner _batch.engine _batch.journal _batch.limits "
-    "_batch.progress _batch.result",
+    "_batch.run": "_types _policy _service _batch.asker _batch.dask _batch.runner _batch.engine _batch.journal "
+    "_batch.limits _batch.progress _batch.result",
     "_batch.async_run": "_types _http.receiver _batch.runner _batch.result _batch.run",
     "typing": "_types",
     "openai": "_errors _policy openai.client openai.errors openai.events openai.model openai.parsing openai.request "
