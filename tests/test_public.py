@@ -175,8 +175,11 @@ MAY_IMPORT: dict[str, str | None] = {
     "_store.message": "",
     "_store.database": "",
     "cli": ANY,
-    **{f"cli.{name}": ANY for name in ("account", "answer", "ask", "chat", "config", "demo", "failures", "history")},
-    **{f"cli.{name}": ANY for name in ("markdown", "options", "paragraph", "printing", "serve", "talk")},
+    **{f"cli.{name}": ANY for name in ("account", "answer", "ask", "branch", "chat", "config", "demo", "failures")},
+    **{
+        f"cli.{name}": ANY
+        for name in ("history", "markdown", "options", "paragraph", "printing", "serve", "signals", "talk")
+    },
     "notebook": "_attachment _errors _markdown cli cli.answer cli.failures cli.options cli.printing cli.talk",
     "otel": ". _errors _observe _types",
     "": ANY,

@@ -14,6 +14,7 @@ from typing import NoReturn
 from . import account, ask, chat, config, demo, failures, history, serve
 from .options import said
 from .printing import give_up, one_line, prepare_output
+from .signals import ending
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,15 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 complete; 1 no answer, or the output can't be written; 2 wrong use, with nothing sent; 3 the
         answer was cut, or does not fit its schema; 4 the key, the quota or the balance; 130 Ctrl-C; 141 the output was
-        closed before its end, as by `chatanywhere demo | head -3`. Shells report SIGINT and SIGPIPE by these two.
+        closed before its end, as by `chatanywhere demo | head -3`. Shells report SIGINT and SIGPIPE by these two, and
+        SIGHUP and SIGTERM by 129 and 143, which raise SystemExit.
 
     Raises:
-        SystemExit: the arguments are wrong, or ask for help or the version.
+        SystemExit: the arguments are wrong, or ask for help or the version; or a signal ends the program.
     """
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     end: SystemExit | None = None
     try:
-        code = _run(argv)
+        with ending():
+            code = _run(argv)
     except SystemExit as exc:
         end, code = exc, int(exc.code or 0)
     except KeyboardInterrupt:

@@ -106,7 +106,7 @@ def _prompt(talk: Talk) -> Callable[[str], str]:
         """What was asked before, which the store knows."""
 
         def load_history_strings(self) -> Iterator[str]:
-            yield from talk.questions_before()
+            yield from talk.branch.questions_before()
 
         def store_string(self, string: str) -> None:
             """Nothing: what is asked is stored with its answer."""
@@ -129,7 +129,11 @@ def _prompt(talk: Talk) -> Callable[[str], str]:
         event.current_buffer.reset()
 
     session: PromptSession[str] = PromptSession(
-        multiline=True, key_bindings=keys, history=Questions(), prompt_continuation="  "
+        multiline=True,
+        key_bindings=keys,
+        history=Questions(),
+        prompt_continuation="  ",
+        enable_suspend=True,  # by Ctrl-Z
     )
     return lambda default: session.prompt(_EDIT if default else _ASK, default=default)
 
@@ -216,10 +220,10 @@ class Dialogue:
         return self.talk.resume()
 
     def _undo(self, _: str) -> None:
-        print(f"taken back: {_short(self.talk.undo())}")
+        print(f"taken back: {_short(self.talk.branch.undo())}")
 
     def _edit(self, text: str) -> Answer | None:
-        questions = self.talk.questions()
+        questions = self.talk.branch.questions()
         if not questions:
             raise UsageError("nothing was asked yet", "type a question")
         if not text:
@@ -231,7 +235,7 @@ class Dialogue:
                 return None
         if not text.strip():
             return None
-        self.talk.undo()
+        self.talk.branch.undo()
         return self._ask(text)
 
     def _model(self, name: str) -> None:
@@ -253,7 +257,7 @@ class Dialogue:
         print(f"goes with the next question: {one_line(name)}")
 
     def _new(self, _: str) -> None:
-        self.talk.begin_anew()
+        self.talk.branch.begin_anew()
         self._saved = None
         print("a new conversation")
 
@@ -266,7 +270,7 @@ class Dialogue:
         if path != self._saved and path.exists():
             raise UsageError(f"{path} is there already", "choose another name")
         try:
-            write(path, self.talk.record())
+            write(path, self.talk.branch.record())
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(f"not written: {reason}", "/save FILE.md, or FILE.json") from error

@@ -18,6 +18,8 @@ NO_USE = 4
 INTERRUPTED = 130
 CLOSED = 141
 
+_STOPPED = (KeyboardInterrupt, SystemExit)
+
 _FLAGS = (
     (r"pass api_key=|api_key= or CHATANYWHERE_API_KEY|api_key=", "CHATANYWHERE_API_KEY"),
     (r"CHATANYWHERE_API_KEY or CHATANYWHERE_API_KEY", "CHATANYWHERE_API_KEY"),
@@ -69,6 +71,8 @@ def code_of(error: BaseException, *, begun: bool = False) -> int:
     """
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
+    if isinstance(error, SystemExit):  # of a signal
+        return int(error.code or 0)
     if isinstance(error, BrokenPipeError):
         return CLOSED
     if isinstance(error, (UsageError, argparse.ArgumentTypeError)):
@@ -100,7 +104,7 @@ def words_of(error: BaseException, *, begun: bool = False, remedy: str | None = 
     """
     message = str(error) or type(error).__name__
     hint: str | None = getattr(error, "hint", None)
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, _STOPPED):
         message = "interrupted"
     from .. import _errors as errors
 
@@ -120,7 +124,7 @@ def _hint(error: BaseException) -> str:
     from .. import _errors as errors
 
     match error:
-        case KeyboardInterrupt():
+        case KeyboardInterrupt() | SystemExit():
             return "ask again"
         case errors.AuthenticationError():
             from .._protocols.service import KEY_PAGE
@@ -157,7 +161,7 @@ def tell(error: BaseException, *, debug: bool = False, begun: bool = False, reme
         return code
     if debug:
         say("".join(traceback.format_exception(error)), end="")
-    if code != INTERRUPTED:
+    if not isinstance(error, _STOPPED):
         words = words_of(error, begun=begun, remedy=remedy)
         say(f"error: {words.message}\nhint: {words.hint}")
     return code

@@ -119,7 +119,7 @@ def _show(arguments: argparse.Namespace) -> int:
         _print(json.dumps(shown, ensure_ascii=False, indent=2))
     else:
         from .._transcript import to_markdown
-        from .talk import record_of
+        from .branch import record_of
 
         put(to_markdown(record_of(messages, conversation.head)))
     return 0

@@ -48,7 +48,9 @@ class MarkdownPrinter:
     def __init__(self, *, forced: bool = False) -> None:
         if sys.stdout is None:
             raise OSError(errno.EBADF, "standard output is closed")
-        self._console = Console(file=sys.stdout, force_terminal=True if forced else None, highlight=False, emoji=False)
+        self._console = _Terminal(
+            file=sys.stdout, force_terminal=True if forced else None, highlight=False, emoji=False
+        )
         # Neither HTML nor the targets of links would be drawn, and nothing that was said is to be left out.
         self._parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("reference")
         self._line = ""  # has not ended
@@ -163,6 +165,12 @@ class MarkdownPrinter:
         text = self._code.highlight(line)
         text.rstrip()
         self._console.print(text, soft_wrap=True)
+
+
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more, which rich would make the end of the program."""
+        raise
 
 
 class _Table(TableElement):

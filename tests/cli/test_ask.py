@@ -351,10 +351,11 @@ def test_an_answer_that_the_service_has_ended_is_complete(command: Command, reas
 
 
 @posix
-def test_a_closed_pipe_ends_it_silently(command: Command) -> None:
+@pytest.mark.parametrize("arguments", [[], ["--render", "always"]], ids=" ".join)
+def test_a_closed_pipe_ends_it_silently(command: Command, arguments: list[str]) -> None:
     """As in `ask | head -c 3`: 141, nothing on standard error, the connection closed soon, and what came is stored."""
-    server = LoopbackServer([Reply(pieces=["abc", *["more "] * 1000])], delay=0.02)
-    with server, command.at(server).start("ask", "Hi") as process:
+    server = LoopbackServer([Reply(pieces=["abc ", *["more "] * 1000])], delay=0.02)
+    with server, command.at(server).start("ask", "Hi", *arguments) as process:
         assert process.stdout
         assert process.stderr
         assert process.stdout.read(3) == b"abc"
@@ -368,17 +369,92 @@ def test_a_closed_pipe_ends_it_silently(command: Command) -> None:
     assert status == "cut"
 
 
+SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"]
+
+
 @posix
-def test_ctrl_c_ends_it_and_keeps_what_came(command: Command) -> None:
-    """130, without a word; the answer is cut in the store."""
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_signal_ends_it_and_what_came_is_kept(command: Command, name: str) -> None:
+    """Ctrl-C, a system that shuts down, a terminal that is closed: its own exit code, no word, and a cut answer."""
+    number = getattr(signal, name)
     server = LoopbackServer([Reply(pieces=["abc", "def"])], faults=[Fault.timeout(after=1)])
     with server, command.at(server).start("ask", "Hi") as process:
         assert process.stdout
         assert process.stdout.read(3) == b"abc"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=TIMEOUT)
-    assert (process.returncode, out, err) == (130, b"", b"")
+    assert (process.returncode, out, err) == (128 + number, b"", b"")
     assert command.answers() == [("abc", "cut")]
+
+
+@posix
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_signal_that_is_ignored_stays_so(command: Command, name: str) -> None:
+    """As under nohup, and in the background of a script."""
+    server = LoopbackServer([Reply(pieces=["abc", "def"])], delay=0.5)
+    script = f"trap '' {name[3:]}; exec {shlex.quote(sys.executable)} -m chatanywhere ask Hi </dev/null"
+    with server:
+        command.at(server)
+        process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, cwd=ROOT)
+        assert process.stdout
+        assert process.stdout.read(3) == b"abc"
+        process.send_signal(getattr(signal, name))
+        assert process.communicate(timeout=TIMEOUT)[0] == b"def"
+    assert process.returncode == 0
+
+
+@posix
+def test_ctrl_c_does_not_keep_an_answer_from_being_stored(command: Command) -> None:
+    """It waits for the end of that, which may take its time while another program writes."""
+
+    others: list[sqlite3.Connection] = []
+
+    def hold(request: Request) -> str:
+        others.append(sqlite3.connect(command.database, isolation_level=None, check_same_thread=False))
+        others[0].execute("BEGIN IMMEDIATE")
+        return "Yes."
+
+    server = LoopbackServer(hold)
+    with server, command.at(server).start("ask", "Hi") as process:
+        assert process.stdout
+        assert process.stdout.read(4) == b"Yes."
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        others[0].close()
+        assert process.communicate(timeout=TIMEOUT) == (b"", b"")
+    assert process.returncode == 130
+    ((text, status),) = command.answers()
+    assert text == "Yes."
+    assert status in ("complete", "cut")  # by whether the signal or the end of the answer was first
+
+
+INTERRUPTED = """
+import atexit, os, runpy, signal, sys
+
+class Finder:
+    count = 0
+    def find_spec(self, name, *_):
+        self.count += bool(self.count) or name == "chatanywhere.cli"
+        if self.count == {count}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+if {count}:
+    sys.meta_path.insert(0, Finder())
+else:
+    atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+sys.argv[1:] = ["--help"]
+runpy.run_module("chatanywhere", run_name="__main__", alter_sys=True)
+"""
+
+
+@posix
+@pytest.mark.parametrize("count", [1, 2, 12, 24, 0])
+def test_ctrl_c_is_silent_from_beginning_to_end(count: int) -> None:
+    """Also while Python still imports, and while it ends: 130, and nothing that only programmers can read."""
+    code = INTERRUPTED.format(count=count)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, timeout=TIMEOUT, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
 
 
 @posix

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,10 +30,11 @@ PASTE_ON = "\x1b[?2004h"
 class Terminal:
     """A `chat` on a pseudo-terminal."""
 
-    def __init__(self, *arguments: str, size: tuple[int, int] = (24, 80)) -> None:
+    def __init__(self, *arguments: str, size: tuple[int, int] = (24, 80), command: Sequence[str] = ()) -> None:
+        program, *rest = command or [sys.executable, "-m", "chatanywhere", *arguments]
         self.child = pexpect.spawn(
-            sys.executable,
-            ["-m", "chatanywhere", *arguments],
+            program,
+            rest,
             cwd=str(ROOT),
             env={**os.environ, "TERM": "xterm-256color"},
             dimensions=size,
@@ -159,6 +161,56 @@ def test_ctrl_c_at_the_prompt_clears_the_line(command: Command) -> None:
             time.sleep(0.2)
             terminal.say("hello")
             assert [asked(server)] == [["hello"]]
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("is_answering", [False, True])
+def test_a_signal_that_ends_a_chat_leaves_the_terminal_as_it_was(
+    command: Command, name: str, is_answering: bool
+) -> None:
+    """What came of an answer is stored, lines are edited by the terminal again, and a paste is not bracketed."""
+    import termios
+
+    replies = [Reply(pieces=["begun\n\n", "never"])]
+    with LoopbackServer(replies, faults=[Fault.timeout(after=1)]) as server:
+        command.at(server)
+        terminal = Terminal("chat")
+        terminal.prompt()
+        if is_answering:
+            terminal.type("one\r")
+            terminal.child.expect_exact("begun")
+        terminal.child.kill(getattr(signal, name))
+        terminal.child.expect(pexpect.EOF)
+        shown = terminal.child.before
+        lines = termios.tcgetattr(terminal.child.child_fd)[3]
+        assert terminal.end() == 128 + getattr(signal, name)
+    assert lines & termios.ICANON
+    assert lines & termios.ECHO
+    assert is_answering or "\x1b[?2004l" in shown
+    assert "error: " not in shown
+    assert command.answers() == ([("begun\n\n", "cut")] if is_answering else [])
+
+
+@posix
+def test_a_chat_can_be_suspended(command: Command) -> None:
+    """Ctrl-Z stops it, at the prompt and in an answer; `fg` shows what comes then, and the prompt again."""
+    with LoopbackServer([Reply(pieces=["begun\n\n", *"and the rest"]), "Fine."], delay=0.1) as server:
+        command.at(server)
+        script = f"set -m; {shlex.quote(sys.executable)} -m chatanywhere chat; fg; fg; echo code $?"
+        terminal = Terminal(command=["/bin/sh", "-c", script])
+        terminal.prompt()
+        terminal.type("\x1a")
+        terminal.prompt()
+        terminal.type("one\r")
+        terminal.child.expect_exact("begun")
+        terminal.type("\x1a")
+        assert "and the rest" in terminal.prompt()
+        assert "Fine." in terminal.say("two")
+        assert asked(server)[-3:] == ["one", "begun\n\nand the rest", "two"]
+        terminal.type("\x04")
+        terminal.child.expect_exact("code 0")
+        terminal.end()
 
 
 @posix
