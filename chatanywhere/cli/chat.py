@@ -16,6 +16,7 @@ from . import failures
 from .failures import UsageError, say
 from .options import add_asking, content_of
 from .printing import is_terminal, one_line
+from .signals import Interrupts
 
 if TYPE_CHECKING:
     from .answer import Answer
@@ -135,7 +136,25 @@ def _prompt(talk: Talk) -> Callable[[str], str]:
         prompt_continuation="  ",
         enable_suspend=True,  # by Ctrl-Z
     )
-    return lambda default: session.prompt(_EDIT if default else _ASK, default=default)
+
+    def leave() -> None:
+        if session.app.is_running and not session.app.is_done:
+            session.app.exit(exception=EOFError)
+
+    def wake() -> None:
+        if session.app.loop is not None:
+            session.app.loop.call_soon_threadsafe(leave)
+
+    def prompt(default: str) -> str:
+        # A signal that was raised while something is drawn would leave the terminal as it is then.
+        with Interrupts(wake) as interrupts:
+            return session.prompt(
+                _EDIT if default else _ASK,
+                default=default,
+                pre_run=lambda: leave() if interrupts.waits else None,
+            )
+
+    return prompt
 
 
 class Dialogue:

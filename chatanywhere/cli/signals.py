@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -38,9 +38,14 @@ def ending() -> Iterator[None]:
 
 
 class Interrupts:
-    """Holds signals back, but where they are to be raised, as a `KeyboardInterrupt` or `SystemExit`."""
+    """Holds signals back, but where they are to be raised, as a `KeyboardInterrupt` or `SystemExit`.
 
-    def __init__(self) -> None:
+    Args:
+        wake: is called when there is one, in the middle of anything.
+    """
+
+    def __init__(self, wake: Callable[[], object] | None = None) -> None:
+        self._wake = wake
         self._handlers: dict[int, Any] = {}
         self._came: dict[int, float] = {}  # when, by number
         self._waiting: int | None = None
@@ -53,6 +58,11 @@ class Interrupts:
                 self._handlers[number] = handler
                 signal.signal(number, self._take)
         return self
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is one that will be raised."""
+        return self._waiting is not None
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
@@ -75,6 +85,8 @@ class Interrupts:
             self._came[number], self._waiting = now, number
             if self._raises:
                 self._raise()
+            elif self._wake is not None:
+                self._wake()
 
     def _raise(self) -> None:
         number, self._waiting = self._waiting, None
