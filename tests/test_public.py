@@ -119,7 +119,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_batch.trouble": "_errors",
     "_batch.record": "_errors _types",
     "_batch.lock": "",
-    "_batch.journal": "_batch.lock",
+    "_batch.journal": "_batch.limits _batch.lock",
     "_batch.asker": "_errors _types _policy _config _call _service _stream _http.scope _protocols.protocol "
     "_protocols.service",
     "_batch.dask": "_errors _types _policy _config _service _batch.asker _http.scope",
