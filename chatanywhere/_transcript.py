@@ -242,7 +242,7 @@ def _part(part: Mapping[str, Any]) -> str:
             return f"### Text\n\n{_escaped(text)}"
         case {"type": "image_url", "image_url": {"url": str(url), **rest}} if len(part) == 2 and not rest:
             picture = f"![]({url})"
-            if _PICTURE.fullmatch(picture):
+            if _PICTURE.fullmatch(picture) and not _HALF_CHARACTER.search(url):
                 return f"### Picture\n\n{picture}"
     return f"### Part\n\n{_block('json', part)}"
 
