@@ -152,7 +152,9 @@ class Database:
             name = os.path.abspath(self.path)
             if writing:
                 _make_file(Path(name))
-            else:
+            if not os.path.isfile(name):  # but a device, or a pipe, which SQLite would wait for
+                raise StoreError("it is not a file")
+            if not writing:
                 # Where nothing can be written there is no log beside the database, and there are no locks.
                 fixed = "" if os.access(os.path.dirname(name), os.W_OK) else "&immutable=1"
                 name = f"{Path(name).as_uri()}?mode=ro{fixed}"
@@ -228,8 +230,6 @@ def _make_file(path: Path) -> None:
         if not path.exists():
             with contextlib.suppress(FileExistsError):  # another process has been faster
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    if not path.is_file():
-        raise StoreError("it is not a file")
 
 
 def _hide(name: str) -> None:

@@ -9,7 +9,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import account, ask, chat, config, demo, failures, history, serve
 from .options import said
@@ -74,6 +74,10 @@ def _run(argv: Sequence[str] | None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, and what to do in another."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is not None:  # argparse itself keeps still where it can't be written
+            file.write(message)
 
     def error(self, message: str) -> NoReturn:
         failures.say(f"error: {one_line(message)}\nhint: `{self.prog} --help` says what there is")

@@ -58,6 +58,8 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Hold a conversation until its end, and return the exit code."""
+    if arguments.source is not None and (arguments.last or arguments.id is not None):
+        raise UsageError("--from and -c or --id name two conversations", "leave one of them out")
     interactive = is_terminal(sys.stdin) and is_terminal(sys.stdout)
     from .talk import Talk
 

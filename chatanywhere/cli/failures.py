@@ -25,6 +25,7 @@ _FLAGS = (
     (r"CHATANYWHERE_API_KEY or CHATANYWHERE_API_KEY", "CHATANYWHERE_API_KEY"),
     (r"\bbase_url=", "--base-url "),
     (r"\bmax_tokens=", "-o max_tokens="),
+    (r"(for what they return): send that .*", r"\1, which can't be given here: begin another one, or /undo in a chat"),
     (r"\bmodel=", "--model "),
     (r"\bproxy=", "--proxy "),
     (r"\bprotocol='(\w+)'", r"--protocol \1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _INPUT = "standard input"
 _URL = re.compile("(https?|data):", re.IGNORECASE)
 
-_ELSEWHERE = {"model": "-m", "messages": "TEXT", "timeout": "--timeout", "response_format": "--schema"}
+_ELSEWHERE = {"model": "-m", "system": "-s", "messages": "TEXT", "timeout": "--timeout", "response_format": "--schema"}
 """What can't be an option of the service, and which of the command's it is."""
 
 
@@ -100,10 +101,11 @@ def _option(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as temperature=0.2")
     if key in _ELSEWHERE:
         raise argparse.ArgumentTypeError(f"{key} is not set by -o but by {_ELSEWHERE[key]}")
-    try:
-        return key, json.loads(value)
-    except (ValueError, RecursionError):
-        return key, value
+    with contextlib.suppress(ValueError, RecursionError):
+        parsed = json.loads(value)
+        json.dumps(parsed, allow_nan=False, ensure_ascii=False).encode()  # NaN and half a character are none
+        return key, parsed
+    return key, value
 
 
 def make_client(arguments: argparse.Namespace, *, model: str | None = None) -> Client:

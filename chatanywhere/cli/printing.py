@@ -117,7 +117,8 @@ def give_up(stream: TextIO) -> None:
 
 
 def prepare_output() -> None:
-    """Let a legacy encoding, which may not have Chinese, get question marks in the place of an error."""
+    """Let a pipe get UTF-8, and a terminal with a legacy encoding, which may not have Chinese, question marks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            is_piped = stream is sys.stdout and not is_terminal(stream)
+            stream.reconfigure(encoding="utf-8" if is_piped else None, errors="replace")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 NOTES: dict[str | None, str] = {
     "length": "the answer has come to its largest length: --resume goes on with it",
+    "tool_calls": "the answer calls functions, which nothing here runs: `chatanywhere show` has the calls",
     "content_filter": "a content filter of the service has ended the answer",
 }
 """What a reader is told of answers that are complete, and yet are not."""

@@ -73,10 +73,12 @@ def test_files_are_text_or_pictures_by_their_content(command: Command, tmp_path:
 def test_options_reach_the_service_as_json_or_as_text(command: Command) -> None:
     """A value is what JSON has, and else a text; model and system are what was said."""
     options = ["-o", "temperature=0.5", "-o", 'stop=["a"]', "-o", "user=me=you", "-m", "gpt-4o", "-s", "Be short."]
+    options += ["-o", "a=NaN", "-o", "b=1e999", "-o", r'c="\ud800"']
     with LoopbackServer(["Yes."]) as server:
         assert command.at(server)("ask", "Hi", *options).code == 0
         body = server.requests[-1].json
     assert (body["temperature"], body["stop"], body["user"], body["model"]) == (0.5, ["a"], "me=you", "gpt-4o")
+    assert (body["a"], body["b"], body["c"]) == ("NaN", "1e999", '"\\ud800"')  # of which JSON in UTF-8 has none
     assert body["messages"] == [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi"}]
 
 
@@ -87,6 +89,7 @@ WRONG = [
     ["Hi", "-f", "."],
     ["Hi", "--schema", "no-such-file"],
     ["Hi", "--schema", "setup.cfg"],
+    ["Hi", "--schema", ""],
     ["Hi", "-o", "temperature"],
     ["Hi", "-o", "stream=true"],
     ["Hi", "-o", "api_key=x"],
@@ -97,6 +100,7 @@ WRONG = [
     ["Hi", "-o", "user=\udcff"],
     ["Hi", "--id", "\udcff"],
     ["Hi", "-o", "model=x"],
+    ["Hi", "-o", "system=x"],
     ["Hi", "--timeout", "0"],
     ["Hi", "--timeout", "soon"],
     ["Hi", "--base-url", "ftp://x"],
@@ -203,6 +207,27 @@ def test_json_tells_of_failures_too(command: Command, arguments: list[str], code
     said = json.loads(done.out)
     assert (done.code, list(said), said["status"], said["error"]["type"]) == (code, FIELDS, "failed", kind)
     assert done.err == f"error: {said['error']['message']}\nhint: {said['error']['hint']}\n"
+
+
+def test_an_answer_of_reasoning_only_ends_its_line(command: Command) -> None:
+    """What is told besides stands in lines of its own."""
+    with LoopbackServer([Reply("", reasoning="Hm.")]) as server:
+        done = command.at(server)("ask", "Hi", "--reasoning", "-u")
+    assert (done.code, done.out) == (0, "")
+    assert re.fullmatch(r"Hm\.\nusage: .+\n", done.err)
+
+
+def test_a_call_of_a_function_is_told_in_the_words_of_the_command(command: Command) -> None:
+    """Nothing here runs it, so what follows has to begin anew."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    arguments = ["-o", f"tools={json.dumps([tool])}", "-o", 'tool_choice="required"']
+    with LoopbackServer() as server:
+        assert command.at(server)("ask", "Hi", *arguments) == (0, "", "")
+        done = command("ask", "-c", "Hm?")
+        assert len(server.requests) == 1
+    assert done.code == 2
+    assert "run_tools" not in done.err
+    assert "/undo" in done.err
 
 
 def test_what_was_asked_for_besides_is_on_standard_error(command: Command) -> None:
@@ -488,10 +513,18 @@ def test_eight_at_once_on_a_new_database_are_all_stored(command: Command) -> Non
     assert [status for _, status in command.answers()] == ["complete"] * 8
 
 
+UNUSABLE = ["a folder that can't be written", "damaged", "newer", "another program's", "no regular file"]
+UNUSABLE += ["of a user who is not there"]
+
+
 def unusable(command: Command, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a history that can't be written."""
     command.database.parent.mkdir()
-    if how == "a folder that can't be written":
+    if how == "no regular file":
+        os.mkfifo(command.database, 0o644)
+    elif how == "of a user who is not there":
+        monkeypatch.setenv("CHATANYWHERE_HISTORY", "~no-such-user/history.sqlite3")
+    elif how == "a folder that can't be written":
         monkeypatch.setenv("CHATANYWHERE_HISTORY", "/proc/no-such-folder/history.sqlite3")
     elif how == "damaged":
         command.database.write_bytes(b"no database" * 1000)
@@ -504,19 +537,26 @@ def unusable(command: Command, how: str, monkeypatch: pytest.MonkeyPatch) -> Non
         database.close()
 
 
+def state(file: Path) -> bytes | int | None:
+    """What is in a file, or the mode of what is none."""
+    if file.is_file():
+        return file.read_bytes()
+    return file.stat().st_mode if file.exists() else None
+
+
 @posix
-@pytest.mark.parametrize("how", ["a folder that can't be written", "damaged", "newer", "another program's"])
+@pytest.mark.parametrize("how", UNUSABLE)
 def test_a_history_that_can_not_be_used_is_one_warning(
     command: Command, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer is printed all the same."""
     unusable(command, how, monkeypatch)
-    before = command.database.read_bytes() if command.database.exists() else b""
+    before = state(command.database)
     with LoopbackServer(["Yes."]) as server:
         done = command.at(server)("ask", "Hi")
     assert done[:2] == (0, "Yes.")
     assert re.fullmatch(r"warning: .+\n", done.err)
-    assert (command.database.read_bytes() if command.database.exists() else b"") == before
+    assert state(command.database) == before
 
 
 def test_what_can_be_read_only_is_gone_on_with_all_the_same(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -616,13 +656,14 @@ full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no device
 @full
 @pytest.mark.parametrize(
     "arguments",
-    ["ask Hi", "ask Hi --json", "ask Hi -x", "ask Hi --render always", "chat", "history", "config"],
+    ["ask Hi", "ask Hi --json", "ask Hi -x", "ask Hi --render always", "chat", "history", "config", "--help"],
 )
+@pytest.mark.parametrize("is_buffered", [True, False])
 def test_an_output_that_can_not_be_written_is_told_once(
-    command: Command, arguments: str, monkeypatch: pytest.MonkeyPatch
+    command: Command, arguments: str, is_buffered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The exit code is 1, and a chat asks nothing more: nobody could read the answers."""
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    monkeypatch.setenv("PYTHONUNBUFFERED", "" if is_buffered else "1")
     with LoopbackServer() as server, open("/dev/full", "wb") as output:
         command.at(server)("ask", "Hi")
         process = command.start(*arguments.split(), stdin=subprocess.PIPE, stdout=output)

@@ -487,6 +487,10 @@ def test_markdown_is_drawn_into_a_pipe_only_where_that_is_asked_for(
     """`--render always` does, in colours unless `NO_COLOR` says otherwise."""
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    with LoopbackServer(["**天气**"]) as server:
+        process = command.at(server).start("ask", "Hi", "--render", "always")
+        assert process.communicate(timeout=TIMEOUT)[0] == "\x1b[1m天气\x1b[0m\n".encode()
     assert drawn(command) == "**bold** `code`\n"
     assert re.fullmatch(
         r"\x1b\[1mbold\x1b\[0m \x1b\[[\d;]*36[\d;]*mcode\x1b\[0m\n", drawn(command, "--render", "always")

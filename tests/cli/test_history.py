@@ -122,8 +122,8 @@ def test_a_file_that_is_no_conversation_is_refused(command: Command, tmp_path: P
     """So is a name whose ending says nothing, and one that is taken."""
     file = tmp_path / "notes.md"
     file.write_text("notes")
-    for name in (file, tmp_path / "missing.md", tmp_path / "notes.txt"):
-        done = command("chat", "--from", str(name))
+    for arguments in ([file], [tmp_path / "missing.md"], [tmp_path / "notes.txt"], [file, "-c"], [file, "--id", "a"]):
+        done = command("chat", "--from", *map(str, arguments))
         assert done.code == 2
         assert re.fullmatch(r"error: .+\nhint: .+\n", done.err)
     done = command("chat", stdin=f"/save {file}\n/save {tmp_path}/x.txt\n/load {file}".encode())
