@@ -106,7 +106,7 @@ def words_of(error: BaseException, *, begun: bool = False, remedy: str | None = 
     message = str(error) or type(error).__name__
     hint: str | None = getattr(error, "hint", None)
     if isinstance(error, _STOPPED):
-        message = "interrupted"
+        message, hint = "interrupted", remedy if begun else None
     from .. import _errors as errors
 
     if isinstance(error, errors.APIStatusError):

@@ -413,6 +413,21 @@ def test_a_signal_ends_it_and_what_came_is_kept(command: Command, name: str) -> 
 
 
 @posix
+def test_json_tells_of_a_signal_too(command: Command) -> None:
+    """The object has what came, and how it is gone on with."""
+    server = LoopbackServer([Reply(pieces=["abc", "def"])], faults=[Fault.timeout(after=1)])
+    with server, command.at(server).start("ask", "Hi", "--json") as process:
+        deadline = time.monotonic() + TIMEOUT
+        while not server.requests or command.answers() != [("abc", "streaming")]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        said = json.loads(process.communicate(timeout=TIMEOUT)[0])
+    assert (process.returncode, said["text"], said["status"]) == (143, "abc", "cut")
+    assert "--resume" in said["error"]["hint"]
+
+
+@posix
 @pytest.mark.parametrize("name", SIGNALS)
 def test_a_signal_that_is_ignored_stays_so(command: Command, name: str) -> None:
     """As under nohup, and in the background of a script."""
