@@ -9,6 +9,9 @@ The first part of a request's path says how it is answered; both protocols' path
     /call-1/v1/chat/completions          a short answer, 12 words and the usage, 1 second after the question
     /call-1-whole/v1/chat/completions    the same as one object
     /limited-100-0.2/v1/…                the same after 0.2 seconds, to 100 questions in any second; others get a 429
+    /counted-0.2/v1/…                    the same to all, and it is counted how often each prompt was asked
+    /quota-200-0.2/v1/…                  the same to 200 questions of a day, which ends with a request for /day/
+    /asked/                              JSON: how often each prompt was asked
     /embed-1536/v1/embeddings            a vector of 1,536 numbers for each text, as the request's encoding_format says
     /usage/                              JSON: what the server has used so far
 
@@ -30,7 +33,7 @@ import sys
 import tempfile
 import time
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,11 +124,16 @@ LAST = {"text": b"", "events": _chunk(_event({}, "stop") + b"data: [DONE]\n\n")}
 TYPE = {"text": b"text/plain; charset=utf-8", "events": b"text/event-stream"}
 CALL = _call()
 WHOLE = _whole()
-_SLOW_DOWN = b'{"error":{"message":"too many requests","type":"rate_limit_error","code":null}}'
-REFUSAL = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-    len(_SLOW_DOWN),
-    _SLOW_DOWN,
-)
+
+
+def _refusal(message: bytes) -> bytes:
+    said = b'{"error":{"message":"%b","type":"rate_limit_error","code":null}}' % message
+    head = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    return head % (len(said), said)
+
+
+REFUSAL = _refusal(b"too many requests")
+SPENT = _refusal(b"limited to 200 requests per day")
 
 
 @functools.cache
@@ -142,10 +150,13 @@ def _embeddings(dimensions: int, count: int, encoding: str) -> bytes:
 
 connections = 0  # accepted so far
 refusals = 0
+asked: Counter[str] = Counter()
+answered_today = 0
 allowed: deque[float] = deque()  # when the requests of the last second were
 
 
 async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str, content: bytes) -> None:
+    global refusals, answered_today
     name, *numbers = scenario
     if name == "burst":
         count = int(numbers[0])
@@ -160,7 +171,6 @@ async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str, 
             await asyncio.sleep(float(numbers[0]))
         writer.write(WHOLE if numbers[-1] == "whole" else CALL)
     elif name == "limited":
-        global refusals
         now = time.monotonic()
         while allowed and allowed[0] <= now - 1:
             allowed.popleft()
@@ -171,9 +181,24 @@ async def _answer(writer: asyncio.StreamWriter, scenario: list[str], kind: str, 
             allowed.append(now)
             await asyncio.sleep(float(numbers[1]))
             writer.write(WHOLE if numbers[-1] == "whole" else CALL)
+    elif name == "counted":
+        asked[json.loads(content)["messages"][-1]["content"]] += 1
+        await asyncio.sleep(float(numbers[0]))
+        writer.write(CALL)
+    elif name == "quota":
+        asked[json.loads(content)["messages"][-1]["content"]] += 1
+        answered_today += 1
+        if answered_today > int(numbers[0]):
+            writer.write(SPENT)
+        else:
+            await asyncio.sleep(float(numbers[1]))
+            writer.write(CALL)
+    elif name in ("asked", "day"):
+        answered_today = 0 if name == "day" else answered_today
+        writer.write(HEAD % b"application/json" + _chunk(json.dumps(asked).encode()) + END)
     elif name == "embed":
-        asked = json.loads(content)
-        writer.write(_embeddings(int(numbers[0]), len(asked["input"]), asked.get("encoding_format", "float")))
+        wanted = json.loads(content)
+        writer.write(_embeddings(int(numbers[0]), len(wanted["input"]), wanted.get("encoding_format", "float")))
     elif name == "usage":
         used = {"cpu": time.process_time(), "connections": connections, "refusals": refusals}
         writer.write(HEAD % b"application/json" + _chunk(json.dumps(used).encode()) + END)
