@@ -34,7 +34,7 @@ def dumped(completion: Completion) -> str:
             told["choices"] = [{"logprobs": logprobs}]
     if completion._chunks:
         chunks = _BETWEEN.join(completion._chunks).encode("utf-8", "surrogatepass")
-        # What chunks repeat is near, and many threads do this: 16 KB of memory rather than 256.
+        # What chunks repeat is near: 16 KB of memory do as well as 256, and are made sooner.
         small = zlib.compressobj(1, zlib.DEFLATED, 12, 5)
         told["chunks"] = base64.b64encode(small.compress(chunks) + small.flush()).decode()
     return json.dumps(told, separators=(",", ":"), default=_fields)

@@ -214,8 +214,8 @@ class Runner:
         else:
             self._journal.send(task.key, task.number, task.model, partial(self._starts.put, task))
 
-    def _settle(self, task: Task, outcome: Completion | BaseException, written: str | None = None) -> None:
-        """An attempt has ended; `written` is the answer as the journal keeps it, if the thread that asked made it."""
+    def _settle(self, task: Task, outcome: Completion | BaseException) -> None:
+        """An attempt has ended."""
         engine = self._engine
         self._asking.discard(task)
         result = engine.settle(task, outcome)
@@ -225,7 +225,7 @@ class Runner:
             if self._journal is None or task.key is None:
                 then()
             else:
-                row = _row(result, written)
+                row = _row(result)
                 tokens = tokens_of(result.completion or getattr(result.error, "completion", None))
                 self._journal.end(task.key, task.number, task.model, row, tokens, then)
         elif self._journal is not None and task.key is not None and task.refused:
@@ -265,14 +265,11 @@ class Runner:
 
     def _work(self) -> None:
         while (task := self._starts.get()) is not None:
-            written = None
             try:
                 outcome: Completion | BaseException = self._asker.attempt(task)
-                if self._journal is not None and isinstance(outcome, Completion):
-                    written = dumped(outcome)
             except BaseException as error:
                 outcome = error
-            self._mailbox.put(partial(self._settle, task, outcome, written))
+            self._mailbox.put(partial(self._settle, task, outcome))
             del task, outcome
 
     # The thread that reads ----------------------------------------------------------------------------------
@@ -328,8 +325,8 @@ class Runner:
         return Result(task.index, task.id, task.prompt, completion, None, row.attempts, row.seconds, True)
 
 
-def _row(result: Result, written: str | None) -> Row:
+def _row(result: Result) -> Row:
     if result.error is not None:
         return Row("failed", result.attempts, result.seconds, None, dumped_error(result.error))
     assert result.completion is not None
-    return Row("done", result.attempts, result.seconds, written or dumped(result.completion), None)
+    return Row("done", result.attempts, result.seconds, dumped(result.completion), None)

@@ -107,6 +107,10 @@ def test_whatever_is_told_is_there_when_it_is_opened_again(actions: list[tuple[s
                     journal.end(key, number, model, row, 7, nothing)
                     spent[minute, "tokens"] += 7
         journal.close()
+        connection = sqlite3.connect(file)
+        (times,) = connection.execute("SELECT coalesce(sum(times_sent), 0) FROM calls").fetchone()
+        connection.close()
+        assert times == told
         journal = Journal(file, today)
         for key, number in [(key, number) for key in KEYS for number in (0, 1)]:
             found = journal.find(key, number)
