@@ -76,6 +76,9 @@ class DaskAsker(Asker):
         self._where: dict[str, Any] = {}  # the workers to which tasks are given, if not to all
         self._named: set[str] = set()  # those that can't ask
         self._futures: set[Any] = set()
+        self._gathering = threading.Lock()  # of who gets what workers have returned
+        self._finished: deque[Any] = deque()
+        self._answers: dict[str, bytes | None] = {}
         self._cancelled = False
 
     def _packed(self, value: object) -> bytes:
@@ -190,12 +193,30 @@ class DaskAsker(Asker):
             task.held = future
             if self._cancelled:  # in between
                 future.cancel()
-            answer: bytes | None = future.result()
-            return answer
+            return self._answer(future)
         except BaseException as exc:
             raise self._lost(future, exc) from exc
         finally:
             self._futures.discard(future)
+
+    def _answer(self, future: Any) -> bytes | None:
+        """Block until a task has ended, and get what it returned, together with what others have at that moment.
+
+        To get each by itself would take most of the time that a call costs.
+        """
+        ended = threading.Event()
+        future.add_done_callback(lambda _: ended.set())
+        while not ended.wait(1.0) and self._cluster.status == "running":
+            pass
+        if future.status != "finished":
+            future.result(timeout=5.0)  # raises, at once
+        self._finished.append(future)
+        with self._gathering:
+            if future.key not in self._answers:
+                together = {future, *(self._finished.popleft() for _ in range(len(self._finished)))}
+                keys = [each.key for each in together]
+                self._answers.update(zip(keys, self._cluster.gather(list(together)), strict=True))
+            return self._answers.pop(future.key)
 
     def _lost(self, future: Any, error: BaseException) -> Exception:
         """Return what an attempt fails with that has no answer, and not by its own fault."""
