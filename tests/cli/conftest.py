@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -97,3 +98,14 @@ def restored_log() -> Iterator[None]:
     """The command `serve`, called in this process, leaves the server's log on."""
     yield
     logging.getLogger(LoopbackServer.__module__).setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def hangup() -> Iterator[None]:
+    """Processes inherit what is ignored, which SIGHUP is where the tests are run under nohup."""
+    if not hasattr(signal, "SIGHUP"):  # Windows
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
