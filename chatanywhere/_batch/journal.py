@@ -107,7 +107,6 @@ class Journal:
         self._path = os.path.abspath(os.fspath(path))
         self._today = today
         self.on_failure: Callable[[OSError], object] = lambda _: None
-        _check(self._path)
         on_network = is_on_network(self._path)
         if on_network:
             warnings.warn(
@@ -117,6 +116,7 @@ class Journal:
             )
         with ExitStack() as held:
             held.callback(FileLock(self._path).release)
+            _check(self._path)  # behind the lock: to close the file takes this process's other locks off it
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             try:
                 self._reading = held.enter_context(closing(_open(self._path, wal=not on_network)))

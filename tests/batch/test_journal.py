@@ -242,6 +242,23 @@ def test_a_journal_that_this_process_holds_is_refused(tmp_path: Path) -> None:
     opened(tmp_path / "run.sqlite").close()
 
 
+def test_a_run_that_is_refused_takes_no_locks_off_the_file(tmp_path: Path) -> None:
+    """A reader that comes and goes behind it would else remove the log, and with it what is written from then on."""
+    file = tmp_path / "run.sqlite"
+    count = f"import sqlite3; c = sqlite3.connect({str(file)!r}); print(*c.execute('SELECT count(*) FROM calls'))"
+    journal = opened(file)
+    with pytest.raises(RuntimeError, match="is held by this process"):
+        opened(file)
+    for expected in ("(0,)", "(1,)"):
+        done = subprocess.run([sys.executable, "-c", f"{count}; c.close()"], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
+        written = threading.Event()
+        journal.send(expected.encode(), 0, "m", written.set)
+        journal.flush()
+        assert written.wait(20)
+    journal.close()
+
+
 def test_a_lock_file_that_was_just_removed_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who held it has removed it between opening and locking it here: it is made anew."""
     real, asked = lock._is_at, list[str]()
