@@ -77,6 +77,10 @@ class ChatAnywhereError(Exception):
         # holds, and OSError (a base of APITimeoutError) has rules of its own, so __init__ is left out.
         return _rebuild, (type(self), self.args, self.__dict__)
 
+    def __copy__(self) -> ChatAnywhereError:
+        # Without its traceback, which holds what was at work. Dask's tblib has copies of all exceptions keep theirs.
+        return _rebuild(type(self), self.args, self.__dict__)
+
 
 def _rebuild(kind: type[ChatAnywhereError], args: tuple[Any, ...], state: dict[str, Any]) -> ChatAnywhereError:
     error = kind.__new__(kind, *args)

@@ -78,7 +78,7 @@ class BaseStream(Generic[Parsed]):
                     self._begin_anew()
                 self._accumulator.add(arrived)
             error.partial = self.text
-            self._error = copy.copy(error).with_traceback(None)  # which tblib, for one, has copied
+            self._error = copy.copy(error)
             call.failed(error)
             self._call_back()
             raise

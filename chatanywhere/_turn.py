@@ -158,7 +158,7 @@ class Asking:
         failure = None
         if isinstance(error, ChatAnywhereError):
             error.partial = text
-            failure = copy.copy(error).with_traceback(None)  # whose traceback would hold this
+            failure = copy.copy(error)  # whose traceback would hold this
         elif error is not None:
             leave_text(error, text)
         self.turn = replace(self.turn, text=text, reasoning=reasoning, status=status, error=failure)
