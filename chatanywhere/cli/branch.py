@@ -92,13 +92,11 @@ class Branch:
 
     def history(self) -> list[dict[str, Any]]:
         """Return the messages of complete turns."""
-        places = [place for place, each in enumerate(self.path) if each.id == self._head]
-        return [each.message for each in self.path[: places[-1] + 1]] if places else []
+        return [each.message for each in self.path[: _size(self.path, self._head)]]
 
     def model(self) -> str | None:
         """Return the model that was asked for last, None if none was."""
-        asked = [each.parameters.get("model") for each in self.path if each.role == "assistant"]
-        return next((model for model in reversed(asked) if model), None)
+        return _model(self.path)
 
     def questions(self) -> list[str]:
         """Return what was asked, oldest first."""
@@ -303,10 +301,8 @@ def record_of(path: Sequence[StoredMessage], head: int | None) -> dict[str, Any]
         path: the messages, oldest first.
         head: the id of the last one of the last complete turn; what follows is unfinished.
     """
-    places = [place for place, each in enumerate(path) if each.id == head]
-    size = places[-1] + 1 if places else 0
-    answers = [each for each in path if each.role == "assistant"]
-    model = next((each.parameters["model"] for each in reversed(answers) if "model" in each.parameters), None)
+    size = _size(path, head)
+    model = _model(path)
     record: dict[str, Any] = {} if model is None else {"model": model}
     if size and path[size - 1].finish_reason:
         record["finish_reason"] = path[size - 1].finish_reason
@@ -318,3 +314,14 @@ def record_of(path: Sequence[StoredMessage], head: int | None) -> dict[str, Any]
         questions = [each for each in asked if each["role"] != "system"]
         record["unfinished"] = {"messages": questions, "text": text}
     return record
+
+
+def _size(path: Sequence[StoredMessage], head: int | None) -> int:
+    """Return how many messages are those of complete turns."""
+    return next((place + 1 for place, each in enumerate(path) if each.id == head), 0)
+
+
+def _model(path: Sequence[StoredMessage]) -> str | None:
+    """Return the model that was asked for last, None if none was."""
+    asked = (each.parameters.get("model") for each in reversed(path) if each.role == "assistant")
+    return next(filter(None, asked), None)
