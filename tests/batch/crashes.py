@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import chatanywhere
-from chatanywhere.testing import LoopbackServer, Request
+from chatanywhere.testing import LoopbackServer
 
 PROGRAM = """
 import os, signal, sys
@@ -120,7 +120,3 @@ class Crash:
         )
         connection.close()
         assert self.handed_out == {number: f"said prompt {number}" for number in range(self._count)}
-
-
-def echo(request: Request) -> str:
-    return f"said {request.text}"

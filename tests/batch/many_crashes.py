@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 
 import pytest
-from batch.crashes import Crash, echo
+from batch.crashes import Crash
+from batch.runs import echo
 
 from chatanywhere.testing import Fault, LoopbackServer
 

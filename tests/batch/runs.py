@@ -1,7 +1,10 @@
-"""Runs on both faces."""
+"""Runs on both faces, and in programs that are interrupted."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +12,12 @@ import anyio
 from faces import Face
 
 from chatanywhere import AsyncRun, Client, Result, Run
+from chatanywhere.testing import LoopbackServer, Request
+
+
+def echo(request: Request) -> str:
+    """An answer to each prompt in its own words."""
+    return f"said {request.text}"
 
 
 def collect(
@@ -55,3 +64,16 @@ async def take_all_async(
     except Exception as error:
         return results, error
     return results, None
+
+
+def interrupt(process: subprocess.Popen[str], server: LoopbackServer, requests: int) -> float:
+    """Press Ctrl-C in a program when it has asked so often; return after how many seconds it was interrupted."""
+    assert process.stdout is not None
+    deadline = time.monotonic() + 20
+    while len(server.requests) < requests and time.monotonic() < deadline:
+        time.sleep(0.01)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    said, when = process.stdout.readline().split()
+    assert said == "interrupted"
+    return float(when) - began

@@ -17,7 +17,7 @@ from typing import Any
 import distributed
 import pytest
 from batch.clusters import cluster_of
-from batch.runs import collect, take_all
+from batch.runs import collect, echo, take_all
 from faces import Face
 
 import chatanywhere._batch.dask
@@ -50,17 +50,6 @@ def dask(cluster: distributed.LocalCluster, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("CHATANYWHERE_API_KEY", KEY)
     with distributed.Client(cluster) as dask:
         yield dask
-
-
-def echo(request: Request) -> str:
-    return f"said {request.text}"
-
-
-@pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    """Answers each prompt with its own words."""
-    with LoopbackServer(echo) as server:
-        yield server
 
 
 def test_the_calls_are_made_by_the_workers(

@@ -16,7 +16,7 @@ from typing import Any
 
 import anyio
 import pytest
-from batch.runs import collect, take_all, take_all_async
+from batch.runs import collect, echo, take_all, take_all_async
 from faces import Face
 
 from chatanywhere import (
@@ -33,17 +33,6 @@ from chatanywhere import (
     Timeout,
 )
 from chatanywhere.testing import Fault, LoopbackServer, Request
-
-
-def echo(request: Request) -> str:
-    return f"said {request.text}"
-
-
-@pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    """Answers each prompt with its own words."""
-    with LoopbackServer(echo) as server:
-        yield server
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import distributed
 import distributed.comm.utils as comm
 import pytest
 from batch.clusters import cluster_of
-from batch.runs import collect, take_all
+from batch.runs import collect, echo, interrupt, take_all
 from faces import Face
 
 import chatanywhere
@@ -40,10 +40,6 @@ def dask(monkeypatch: pytest.MonkeyPatch) -> Iterator[distributed.Client]:
     with cluster_of(2, THREADS) as cluster, distributed.Client(cluster) as dask:
         monkeypatch.delenv("CHATANYWHERE_API_KEY")  # workers that are begun from now on have none
         yield dask
-
-
-def echo(request: Request) -> str:
-    return f"said {request.text}"
 
 
 @pytest.fixture
@@ -366,14 +362,7 @@ def test_ctrl_c_ends_what_runs_on_the_workers(tmp_path: Path) -> None:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "Label(mood='good')\n"
-            deadline = time.monotonic() + 20
-            while len(server.requests) < 17 and time.monotonic() < deadline:
-                time.sleep(0.01)
-            interrupted = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            word, ended = process.stdout.readline().split()
-            assert word == "interrupted"
-            assert float(ended) - interrupted < 1.0
+            assert interrupt(process, server, 17) < 1.0
             process.stdout.read()
             assert process.wait(timeout=30) == 0
         finally:
