@@ -498,6 +498,17 @@ def test_ctrl_c_is_silent_from_beginning_to_end(count: int) -> None:
 
 
 @posix
+def test_ctrl_c_is_silent_before_the_command_has_begun() -> None:
+    """When all is imported, and nothing has been read yet."""
+    code = (
+        "import os, runpy, signal; from chatanywhere import cli; "
+        "cli.main = lambda: os.kill(os.getpid(), signal.SIGINT); runpy.run_module('chatanywhere', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, timeout=TIMEOUT, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
+@posix
 def test_what_a_killed_command_had_received_is_kept(command: Command) -> None:
     """`kill -9` loses a second at most, also where the model is silent by then, and `--resume` goes on."""
     kept = [("One two words", "streaming")]
