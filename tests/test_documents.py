@@ -245,6 +245,8 @@ def test_the_commands_of_the_documents_run_as_pasted(tmp_path: Path) -> None:
     program.chmod(0o755)
     (tmp_path / "photo.jpg").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(8))
     (tmp_path / "person.json").write_text('{"type": "object", "properties": {"name": {"type": "string"}}}')
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hello!", "id": 7}\n')
+    (tmp_path / "reviews.csv").write_text("text\nLovely!\nNever again.\n")
     for name in ("notes.txt", "report.txt"):
         (tmp_path / name).write_text("天气 is the weather.", encoding="utf-8")
     with LoopbackServer() as server:
@@ -276,6 +278,7 @@ def test_the_commands_of_the_documents_run_as_pasted(tmp_path: Path) -> None:
         for block in RUN:
             shell(block.content.replace("3f2a", known))
     assert (tmp_path / "reverse.py").exists()
+    assert len((tmp_path / "labels.jsonl").read_text().splitlines()) == 2
     asked = [request.text for request in server.requests if request.path.endswith("/chat/completions")]
     assert "Ada Lovelace, born in 1815" in asked
 
@@ -350,11 +353,12 @@ def test_the_map_of_the_house_has_every_file() -> None:
     """CONTRIBUTING names each file of the package, in its folder, and no other."""
     (drawing,) = [block for block in blocks_of(ROOT / "CONTRIBUTING.md") if block.content.startswith("chatanywhere/\n")]
     drawn: set[str] = set()
-    folder = ""
+    folders: list[str] = []
     for indent, name in re.findall(r"(?m)^( +)(\S+)", drawing.content):
+        del folders[len(indent) // 2 - 1 :]
         if name.endswith("/"):
-            folder = name
+            folders.append(name)
         else:
-            drawn.add(f"{folder if len(indent) > 2 else ''}{name}")
+            drawn.add("".join([*folders, name]))
     package = ROOT / "chatanywhere"
     assert drawn == {file.relative_to(package).as_posix() for file in package.rglob("*.py")}

@@ -175,11 +175,15 @@ MAY_IMPORT: dict[str, str | None] = {
     "_store.message": "",
     "_store.database": "",
     "cli": ANY,
-    **{f"cli.{name}": ANY for name in ("account", "answer", "ask", "branch", "chat", "config", "demo", "failures")},
+    **{
+        f"cli.{name}": ANY
+        for name in ("account", "answer", "ask", "batch", "branch", "chat", "config", "demo", "failures")
+    },
     **{
         f"cli.{name}": ANY
         for name in ("history", "markdown", "options", "paragraph", "printing", "serve", "signals", "talk")
     },
+    **{f"cli.batch.{name}": ANY for name in ("input", "job", "line", "output")},
     "notebook": "_attachment _errors _markdown cli cli.answer cli.failures cli.options cli.printing cli.talk",
     "otel": ". _errors _observe _types",
     "": ANY,

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from . import account, ask, chat, config, demo, failures, history, serve
+from . import account, ask, batch, chat, config, demo, failures, history, serve
 from .options import said
 from .printing import give_up, one_line, prepare_output
 from .signals import ending
@@ -25,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 complete; 1 no answer, or the output can't be written; 2 wrong use, with nothing sent; 3 the
-        answer was cut, or does not fit its schema; 4 the key, the quota or the balance; 130 Ctrl-C; 141 the output was
-        closed before its end, as by `chatanywhere demo | head -3`. Shells report SIGINT and SIGPIPE by these two, and
-        SIGHUP and SIGTERM by 129 and 143, which raise SystemExit.
+        answer was cut, or does not fit its schema; 4 the key, the quota or the balance; 75 the quota of the day, for a
+        batch; 130 Ctrl-C; 141 the output was closed before its end, as by `chatanywhere demo | head -3`. Shells report
+        SIGINT and SIGPIPE by these two, and SIGHUP and SIGTERM by 129 and 143, which raise SystemExit.
 
     Raises:
         SystemExit: the arguments are wrong, or ask for help or the version; or a signal ends the program.
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
-    for each in (ask, chat, history, account, config, serve, demo):
+    for each in (ask, chat, batch, history, account, config, serve, demo):
         each.add(commands)
     for command in commands.choices.values():
         command.add_argument(

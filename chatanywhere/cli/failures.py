@@ -15,6 +15,7 @@ NO_ANSWER = 1
 USAGE = 2
 CUT = 3
 NO_USE = 4
+ANOTHER_DAY = 75
 INTERRUPTED = 130
 CLOSED = 141
 
@@ -27,6 +28,9 @@ _FLAGS = (
     (r"\bmax_tokens=", "-o max_tokens="),
     (r"(for what they return): send that .*", r"\1, which can't be given here: begin another one, or /undo in a chat"),
     (r"\bmodel=", "--model "),
+    (r"\bjournal=", "--journal "),
+    (r"\brequests_per_day=", "--rpd "),
+    (r"\bon_quota='wait'", "--on-quota wait"),
     (r"\bproxy=", "--proxy "),
     (r"\bprotocol='(\w+)'", r"--protocol \1"),
     (r", or raise Retry\(attempts=…\)", ""),
@@ -49,7 +53,7 @@ class UsageError(Exception):
 
 
 class NothingDone(Exception):
-    """A command that asks no model has failed; the exit code is 1."""
+    """Something else than a question has failed; the exit code is 1."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)

@@ -95,12 +95,17 @@ def _seconds(text: str) -> float:
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """Read KEY=VALUE; the value is JSON if it can be read so."""
+    key, value = field(text)
+    if key in _ELSEWHERE:
+        raise argparse.ArgumentTypeError(f"{key} is not set by -o but by {_ELSEWHERE[key]}")
+    return key, value
+
+
+def field(text: str) -> tuple[str, Any]:
+    """Read KEY=VALUE, a field of a request; the value is JSON if it can be read so."""
     key, sign, value = said(text).partition("=")
     if not sign or not key.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as temperature=0.2")
-    if key in _ELSEWHERE:
-        raise argparse.ArgumentTypeError(f"{key} is not set by -o but by {_ELSEWHERE[key]}")
     with contextlib.suppress(ValueError, RecursionError):
         parsed = json.loads(value)
         json.dumps(parsed, allow_nan=False, ensure_ascii=False).encode()  # NaN and half a character are none
@@ -108,8 +113,8 @@ def _option(text: str) -> tuple[str, Any]:
     return key, value
 
 
-def make_client(arguments: argparse.Namespace, *, model: str | None = None) -> Client:
-    """Return a client with the settings of the arguments.
+def make_client(arguments: argparse.Namespace, *, model: str | None = None, api_key: str | None = None) -> Client:
+    """Return a client with the settings of the arguments; the key is that of the environment, if none is given.
 
     Raises:
         ValueError, TypeError: one can't be used.
@@ -119,6 +124,7 @@ def make_client(arguments: argparse.Namespace, *, model: str | None = None) -> C
 
     timeout = Timeout() if arguments.timeout is None else Timeout(total=arguments.timeout)
     return Client(
+        api_key,
         base_url=arguments.base_url,
         protocol=arguments.protocol,
         model=model,

@@ -749,7 +749,9 @@ def test_a_question_needs_no_extra(
 # What it costs
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["chat", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["ask", "--help"], ["chat", "--help"], ["batch", "--help"]], ids=" ".join
+)
 def test_help_imports_no_library(arguments: list[str]) -> None:
     """It waits for nothing that it does not need."""
     code = (
