@@ -61,8 +61,14 @@ class Command:
     def start(self, *arguments: str | bytes, **pipes: Any) -> subprocess.Popen[bytes]:
         """Run it in a process of its own."""
         command = [sys.executable, "-W", "error", "-m", "chatanywhere", *arguments]
-        whole = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes}
-        return subprocess.Popen(command, cwd=ROOT, **whole)
+        whole = {
+            "cwd": ROOT,
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            **pipes,
+        }
+        return subprocess.Popen(command, **whole)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Ask the database."""

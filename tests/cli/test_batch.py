@@ -270,7 +270,6 @@ def test_a_template_needs_a_table_with_its_columns(
         (["in.txt", "-o", "in.txt"], "IN and OUT are one file"),
         (["in.txt", "-o", "out", "--journal", "./out"], "OUT and --journal are one file"),
         (["in.txt", "-o", "out", "--errors", "out"], "OUT and --errors are one file"),
-        (["in.txt", "-o", "-"], "-o - needs --journal FILE"),
         (["in.txt", "-o", ""], "OUT is no file: ''"),
         (["in.txt", "-o", "out", "--errors", "-"], "--errors is no file: '-'"),
         (["in.txt", "-o", "none/out"], "none/out can't be written: No such file"),
@@ -488,15 +487,16 @@ def test_the_files_are_for_the_eyes_of_their_owner(command: Command, folder: Pat
 
 
 @posix
-def test_answers_can_be_printed(command: Command, folder: Path) -> None:
-    """When all is done, in order; a reader that leaves early is no error."""
+def test_answers_can_be_printed(command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When all is done, in order; a reader that leaves early is no error. The journal is in the working folder."""
+    monkeypatch.chdir(folder)
     with LoopbackServer(said) as server:
         command.at(server)
-        arguments = ["batch", "-", "-o", "-", "--journal", str(folder / "run")]
+        arguments = ["batch", "-", "-o", "-"]
         done = command(*arguments, stdin=b"one\ntwo\n")
         assert done.code == 0
         assert [json.loads(line)["custom_id"] for line in done.out.splitlines()] == ["line-1", "line-2"]
-        with command.start(*arguments, stdin=subprocess.PIPE) as process:
+        with command.start(*arguments, cwd=folder, stdin=subprocess.PIPE) as process:
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdout.close()
@@ -506,7 +506,7 @@ def test_answers_can_be_printed(command: Command, folder: Path) -> None:
             assert process.stderr.read() == b""
             assert process.wait(TIMEOUT) == 141
         assert len(server.requests) == 2
-    assert [each.name for each in folder.iterdir()] == ["run"]
+    assert [each.name for each in folder.iterdir()] == ["batch.journal"]
 
 
 # How it ends

@@ -57,8 +57,12 @@ def add(commands: Any) -> None:
         "--on-quota", choices=["stop", "wait"], default="stop", help="wait for the next day, or stop (%(default)s)"
     )
     group = parser.add_argument_group("files")
-    group.add_argument("--journal", metavar="FILE", help="keeps what was sent and answered (OUT.journal)")
-    group.add_argument("--errors", metavar="FILE", help="for prompts that have failed (OUT.errors.jsonl)")
+    group.add_argument(
+        "--journal", metavar="FILE", help="keeps what was sent and answered (OUT.journal; batch.journal for -)"
+    )
+    group.add_argument(
+        "--errors", metavar="FILE", help="for prompts that have failed (OUT.errors.jsonl; batch.errors.jsonl for -)"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each prompt, on standard error")
     add_connection(parser)
 

@@ -186,10 +186,9 @@ def _paths(arguments: argparse.Namespace) -> tuple[str, str]:
         UsageError: one is none, or is that of another file.
     """
     output = arguments.output
-    if output == "-" and arguments.journal is None:
-        raise UsageError("-o - needs --journal FILE, which keeps the answers", "name a file that stays")
-    journal = f"{output}.journal" if arguments.journal is None else arguments.journal
-    errors = f"{journal if output == '-' else output}.errors.jsonl" if arguments.errors is None else arguments.errors
+    base = "batch" if output == "-" else output
+    journal = f"{base}.journal" if arguments.journal is None else arguments.journal
+    errors = f"{base}.errors.jsonl" if arguments.errors is None else arguments.errors
     seen: dict[str, str] = {}
     for name, path in {"IN": arguments.input, "OUT": output, "--journal": journal, "--errors": errors}.items():
         if path == "-" and name in ("IN", "OUT"):
