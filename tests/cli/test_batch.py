@@ -678,6 +678,7 @@ def test_a_killed_batch_loses_nothing_and_asks_little_twice(command: Command, fo
         assert done.code == 0
         assert f"30 answered ({kept} of them before), 0 failed" in done.err
         assert (f"{doubted} may be billed twice" in done.err) == (doubted > 0)
+        assert bool(re.match(rf"warning: {doubted} prompts? w", done.err)) == (doubted > 0)
         assert doubted <= 4
         assert 30 <= len(server.requests) <= 30 + doubted
     assert list(texts_of(output).values()) == [f"said prompt {number}" for number in range(30)]

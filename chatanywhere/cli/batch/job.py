@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -43,8 +44,6 @@ class BatchJob:
         self._journal, self._errors = _paths(arguments)
         output, rehearsal = arguments.output, arguments.dry_run
         with contextlib.ExitStack() as opened:
-            self._client = make_client(arguments, model=arguments.model, api_key="none" if rehearsal else None)
-            opened.callback(self._client.close)
             self._prompts = BatchInput(
                 arguments.input,
                 format=arguments.format,
@@ -54,6 +53,8 @@ class BatchJob:
                 folder=None if rehearsal or output == "-" else os.path.dirname(os.path.realpath(output)),
             )
             opened.callback(self._prompts.close)
+            self._client = make_client(arguments, model=arguments.model, api_key="none" if rehearsal else None)
+            opened.callback(self._client.close)
             self._asker = Asker(self._client._service, {})
             self._opened = opened.pop_all()
 
@@ -108,6 +109,7 @@ class BatchJob:
         self._judge()
         count = len(self._prompts)
         with (
+            _logged(),
             contextlib.closing(OutputFile(self._arguments.output, count)) as answers,
             contextlib.closing(OutputFile(self._errors, count)) as failed,
         ):
@@ -199,6 +201,18 @@ def _paths(arguments: argparse.Namespace) -> tuple[str, str]:
         if other != name:
             raise UsageError(f"{other} and {name} are one file: {path}", "name another")
     return journal, errors
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    """Say what a run logs as the command says its own warnings."""
+    logger, handler = logging.getLogger("chatanywhere"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextlib.contextmanager
