@@ -94,6 +94,9 @@ def sample(how: str, url: str, count: int, concurrency: int) -> None:
     """Print what the run of this process took."""
     allow_connections()
     prompts = [f"prompt {number}" for number in range(count)]
+    if how in ("dask", "killed"):
+        ask_cluster(url, prompts, concurrency, kill=how == "killed")
+        return
     ask(how, url.replace("limited-100-", "call-"), ["warm"], 1)  # imports
     cpu, began = time.process_time(), time.monotonic()
     answered = ask(how, url, prompts, concurrency)
@@ -103,6 +106,26 @@ def sample(how: str, url: str, count: int, concurrency: int) -> None:
         "answered": answered,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }))  # fmt: skip
+
+
+def ask_cluster(url: str, prompts: list[str], concurrency: int, *, kill: bool) -> None:
+    """The same by a cluster's workers, two processes, one of which may be killed in the middle."""
+    from distributed import Client as Cluster
+    from distributed import LocalCluster
+
+    from chatanywhere import Client
+
+    os.environ["CHATANYWHERE_API_KEY"] = "any"  # the workers take it from their environment
+    client = Client(base_url=url)
+    local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(n_workers=2, threads_per_worker=concurrency // 2, **local) as workers, Cluster(workers) as dask:
+        list(client.map(["warm"] * concurrency, concurrency=concurrency, executor=dask))  # imports
+        began, answered = time.monotonic(), 0
+        for result in client.map(prompts, concurrency=concurrency, executor=dask):
+            answered += result.error is None
+            if kill and result.index == len(prompts) // 2:
+                os.kill(next(iter(dask.run(os.getpid).values())), signal.SIGKILL)
+        print(json.dumps({"seconds": time.monotonic() - began, "answered": answered}))
 
 
 def keep(url: str, journal: str, count: int, concurrency: int) -> None:
@@ -244,6 +267,20 @@ def limited(count: int, rounds: int) -> Iterable[str]:
         yield f"| {name} | {found['answered']:.0f} of {count} | {found['seconds']:.1f} | {found['refusals']:.0f} |"
 
 
+def clusters(count: int, rounds: int) -> Iterable[str]:
+    """Dask's workers."""
+    yield "| two workers of Dask's on the same machine, 32 threads each | answered | prompts/s | asked again |"
+    yield "|---|---|---|---|"
+    for how, name in (("dask", "`map(executor=…)` (target: ≥ 250/s)"), ("killed", "one worker killed (target: ≤ 64)")):
+        with serving() as server:
+            command = [sys.executable, __file__, "--sample", how, f"{server.http}/counted-0.2/v1", str(count), "64"]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=LONGEST)
+            found, asked = json.loads(done.stdout.splitlines()[-1]), told(server, "asked")
+        del asked["warm"]
+        rate = found["answered"] / found["seconds"]
+        yield f"| {name} | {found['answered']} of {count} | {rate:.1f} | {sum(asked.values()) - len(asked)} |"
+
+
 def safety(count: int, rounds: int) -> Iterable[str]:
     """What ends a program, and what is left of it."""
     yield "| | target | |"
@@ -359,7 +396,12 @@ ROWS: dict[str, Callable[[int], str]] = {
     "again": again,
     "slow-async": slow_async,
 }
-SECTIONS: dict[str, Callable[[int, int], Iterable[str]]] = {"speed": speed, "limited": limited, "safety": safety}
+SECTIONS: dict[str, Callable[[int, int], Iterable[str]]] = {
+    "speed": speed,
+    "limited": limited,
+    "safety": safety,
+    **({"clusters": clusters} if importlib.util.find_spec("distributed") else {}),
+}
 """The tables; another one is a function that yields its lines, and a name here."""
 
 
@@ -391,7 +433,9 @@ def main() -> None:
         "",
         f"`python benchmarks/batch.py` makes this file. {count:,} prompts (fewer for 1 and 8 at a time), each answered",
         f"0.2 s after it was asked by a server on the same machine, medians of {arguments.rounds} rounds.",
-        describe(*(name.replace("_", "-") for name in installed())),
+        describe(
+            *(name.replace("_", "-") for name in installed()), *(["distributed"] if "clusters" in SECTIONS else [])
+        ),
     ]
     for section in SECTIONS.values():
         lines += ["", *section(count, arguments.rounds)]
