@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 
 from .._call import Call
 from .._config import checked_models
-from .._errors import ChatAnywhereError
+from .._errors import ChatAnywhereError, OutputError
 from .._http.scope import CallScope
 from .._policy import DEFAULT, Retry, Timeout
 from .._protocols.protocol import as_messages
@@ -44,7 +45,7 @@ class Task:
         keywords: its call's, `messages` among them.
         key: what is the same for prompts that ask the same; None if nobody wants to know.
         number: how many such prompts came before it.
-        model: that is asked, or is asked first.
+        model: that is asked first, or has answered.
         retry: when it is tried again.
         timeout: the limits of its call.
         size: of the body in bytes.
@@ -136,7 +137,7 @@ class Asker:
             keywords["messages"] = as_messages(keywords["messages"])  # which may be read once only
             task.id = keywords.pop("id", None)
             task.retry = Retry.of(keywords.pop("retry", self._retry))
-            task.keywords = keywords
+            task.keywords = keywords = copy.deepcopy(keywords)  # a generator may use them for its next prompt, too
             task.call = call = self._call(keywords, task.retry)
         except (TypeError, ValueError) as exc:
             kind = TypeError if isinstance(exc, TypeError) else ValueError
@@ -193,9 +194,13 @@ class Asker:
             call.cancel()
         try:
             with Stream(call) as answer:
-                return answer.read()
+                completion = answer.read()
+                task.model = call.name  # one of several
+                return completion
         except ChatAnywhereError as error:
             task.again = call.may_ask_again(error)
+            if isinstance(error, OutputError):
+                task.model = call.name
             raise
         finally:
             task.call = None

@@ -29,8 +29,8 @@ class AsyncRun(BaseRun[Parsed]):
     async def __anext__(self) -> Result[Parsed]:
         if not self._turn.acquire(blocking=False):
             raise RuntimeError("another task is reading this run")
-        self._runner.start()
         try:
+            self._runner.start()
             await anyio.lowlevel.checkpoint()  # a journal is faster than the loop's other tasks would like
             while (result := self._ready()) is None and self._end is None:
                 self._take(await self._wait())

@@ -18,7 +18,7 @@ from .._types import Completion
 from .asker import Task
 from .gate import Gate
 from .limits import Limiter, Limits, Minute
-from .progress import Tally, tokens_of
+from .progress import Tally, paid_for, tokens_of
 from .result import Result
 from .trouble import LONGEST_TROUBLE, MOST_REFUSALS, Trouble, as_refusal, as_stop, is_daily, own_limit
 
@@ -217,9 +217,10 @@ class Engine:
             self._limiter.end(task.spending, 0)
             return None
         now, stop, refusal = self._clock(), as_stop(error), as_refusal(error)
-        tokens = tokens_of(getattr(error, "completion", None))
-        self._limiter.end(task.spending, None if stop or refusal else tokens)
-        self._tally.tokens += tokens
+        paid = paid_for(error)
+        self._limiter.end(task.spending, None if stop or refusal else tokens_of(paid))
+        if paid is not None:
+            self._tally.pay(task.model, paid)
         self._trouble.note(error, now)
         result = None
         if stop is not None:

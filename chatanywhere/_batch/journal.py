@@ -102,7 +102,7 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str], today: Callable[[], float]) -> None:
-        if os.fspath(path) in ("", ":memory:"):
+        if os.fspath(path) in ("", ":memory:") or "\0" in str(path):
             raise ValueError(f"journal={path!r} is no file: leave journal= out to keep nothing")
         self._path = os.path.abspath(os.fspath(path))
         self._today = today
@@ -248,6 +248,12 @@ def _open(path: str, *, wal: bool) -> sqlite3.Connection:
 def _check(path: str) -> None:
     """See to it that a file is a journal, if there is one, without touching it."""
     try:
+        names = os.stat(path).st_nlink
+        if names > 1 and os.path.isfile(path):  # to close it would take SQLite's locks off the other name
+            raise ValueError(
+                f"the journal {path} has {names} names (hard links), and SQLite would keep a log for each: "
+                "take a copy of it as journal="
+            )
         with open(path, "rb") as file:
             head = file.read(100)
     except FileNotFoundError:

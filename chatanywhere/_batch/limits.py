@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
-_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)([+-])(\d\d):([0-5]\d)")
+_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)([+-])([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 
 
 @dataclass(frozen=True)

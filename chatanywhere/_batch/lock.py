@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 
 _TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-_held: dict[str, int] = {}  # by which process: on network file systems, one does not lock itself out
+_held: dict[str, FileLock] = {}  # by this process: on network file systems, one does not lock itself out
 
 
 class FileLock:
@@ -25,8 +25,7 @@ class FileLock:
 
     def __init__(self, path: str) -> None:
         self._path = os.path.realpath(path) + ".lock"
-        self._process = os.getpid()
-        if _held.get(self._path) == self._process:
+        if self._path in _held:
             raise RuntimeError(_taken(path, f"this process ({os.getpid()} on {socket.gethostname()})"))
         while True:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
@@ -42,7 +41,7 @@ class FileLock:
             if _is_at(self._file, self._path):
                 break
             os.close(self._file)  # who held it has just removed it
-        _held[self._path] = self._process
+        _held[self._path] = self
         try:
             os.ftruncate(self._file, 0)
             os.write(self._file, f"{os.getpid()} on {socket.gethostname()}\n".encode())
@@ -52,12 +51,23 @@ class FileLock:
 
     def release(self) -> None:
         """Let go of it. May be called again."""
-        if _held.get(self._path) != self._process or self._process != os.getpid():  # a forked child holds nothing
+        if _held.get(self._path) is not self:
             return
         with suppress(OSError):  # Windows keeps a file that is open
             os.unlink(self._path)
         os.close(self._file)
         del _held[self._path]
+
+
+def _forget() -> None:
+    """A forked child holds nothing; else the lock would outlive its parent."""
+    for lock in _held.values():
+        os.close(lock._file)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _taken(path: str, holder: str) -> str:

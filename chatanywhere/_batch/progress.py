@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any, TypeAlias
 
+from .._errors import OutputError
 from .._types import Completion
 from .result import Result
 
@@ -44,6 +46,11 @@ def tokens_of(completion: Completion | None) -> int:
     return 0 if usage is None else usage.total_tokens or usage.prompt_tokens + usage.completion_tokens
 
 
+def paid_for(error: BaseException | None) -> Completion | None:
+    """Return the answer that is paid for though it is an error, None if there is none."""
+    return error.completion if isinstance(error, OutputError) else None
+
+
 class Tally:
     """What is counted of a run.
 
@@ -80,7 +87,7 @@ class Tally:
         return failed
 
     def pay(self, model: str, completion: Completion) -> None:
-        """An answer has been paid for, of the model that was asked first."""
+        """An answer of this model has been paid for."""
         self.tokens += tokens_of(completion)
         prices, usage = self._prices or {}, completion.usage
         price = prices.get(model) or prices.get(completion.model or "")
@@ -114,8 +121,9 @@ def teller(progress: bool | Callable[[Progress], object] | None) -> Callable[[Pr
         return None
     if progress is True:
         return Bar()
-    if not callable(progress):
-        raise TypeError(f"progress must be True, or a function that takes a Progress, not {type(progress).__name__}")
+    if not callable(progress) or iscoroutinefunction(progress):
+        kind = type(progress).__name__ if not callable(progress) else "an async one"
+        raise TypeError(f"progress must be True, or a function that takes a Progress, not {kind}")
     return progress
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -124,7 +125,10 @@ class BaseRun(Generic[Parsed]):
         else:
             self._held[item.index] = item
         if self._tell is not None:
-            self._tell(self.progress)
+            try:
+                self._tell(self.progress)
+            except (StopIteration, StopAsyncIteration) as error:  # which would be taken for the end of the run
+                raise RuntimeError(f"progress= raised {type(error).__name__}") from error
             if self._end is not None and isinstance(self._tell, Bar):
                 self._tell.close()
 
@@ -261,7 +265,11 @@ def _check(prompts: Iterable[Any], options: MapOptions) -> None:
         if not isinstance(options["prices"], Mapping):
             raise TypeError(f"prices must be a dict, not {type(options['prices']).__name__}")
         for model, price in options["prices"].items():
-            if not (isinstance(price, (tuple, list)) and len(price) == 2):
+            if not (isinstance(price, (tuple, list)) and len(price) == 2 and all(map(_is_price, price))):
                 raise TypeError(
-                    f"prices[{model!r}] must be (per million tokens in, per million out), not {price!r:.80}"
+                    f"prices[{model!r}] must be (sent, received), two numbers per million tokens, not {price!r:.80}"
                 )
+
+
+def _is_price(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf

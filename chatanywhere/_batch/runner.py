@@ -20,7 +20,7 @@ from .._types import Completion
 from .asker import Asker, Task
 from .engine import Engine
 from .journal import Journal, Row
-from .progress import Tally, tokens_of
+from .progress import Tally, paid_for, tokens_of
 from .record import dumped, dumped_error, loaded, loaded_error
 from .result import Result
 
@@ -111,9 +111,8 @@ class Runner:
         self._numbers: dict[bytes, int] = {}
         self._mailbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._starts: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._window: queue.SimpleQueue[bool] = queue.SimpleQueue()  # a token for each prompt that may be read
-        for _ in range(ahead):
-            self._window.put(True)
+        self._ahead = ahead
+        self._window: queue.SimpleQueue[bool] = queue.SimpleQueue()  # a token for each further prompt that may be read
         self._asking: set[Task] = set()
         self._threads = 0
         self._broken = False
@@ -200,9 +199,11 @@ class Runner:
         self.outbox.put(End(error))
 
     def _drain(self) -> None:
-        with suppress(queue.Empty):
-            while True:
+        while not self._mailbox.empty():
+            try:
                 self._mailbox.get_nowait()()
+            except BaseException as error:  # whoever iterates gets the `End`, whatever breaks
+                self._engine.stop(error)
 
     def _send(self, task: Task) -> None:
         self._asking.add(task)
@@ -226,7 +227,7 @@ class Runner:
                 then()
             else:
                 row = _row(result)
-                tokens = tokens_of(result.completion or getattr(result.error, "completion", None))
+                tokens = tokens_of(result.completion or paid_for(result.error))
                 self._journal.end(task.key, task.number, task.model, row, tokens, then)
         elif self._journal is not None and task.key is not None and task.refused:
             self._journal.refuse(task.key, task.number, task.model)
@@ -279,7 +280,9 @@ class Runner:
         try:
             prompts: Iterator[Any] = iter(self._prompts)
             index = 0
-            while self._window.get() and not self._given_up and self._engine.error is None:
+            while index < self._ahead or self._window.get():
+                if self._given_up or self._engine.error is not None:
+                    break
                 try:
                     prompt = next(prompts)
                 except StopIteration:
@@ -301,7 +304,15 @@ class Runner:
         assert task.key is not None
         if self._counted:
             task.number = self._numbers.get(task.key, 0)
+        elif task.key in self._numbers:  # this run asks it, so what the journal has of it is this run's
+            return None
+        result = self._found(task)
+        if self._counted or result is None:
             self._numbers[task.key] = task.number + 1
+        return result
+
+    def _found(self, task: Task) -> Result | None:
+        assert task.key is not None
         row = None
         if self._journal is not None and not self._journal.is_new:
             row = self._journal.find(task.key, task.number)

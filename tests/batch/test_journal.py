@@ -242,6 +242,25 @@ def test_a_journal_that_this_process_holds_is_refused(tmp_path: Path) -> None:
     opened(tmp_path / "run.sqlite").close()
 
 
+@pytest.mark.skipif(not hasattr(os, "link"), reason="needs hard links")
+def test_a_journal_by_another_name_is_refused(tmp_path: Path) -> None:
+    """A symbolic link is the file itself; of a file with two names, SQLite would keep a log for each."""
+    file, symbolic, hard = tmp_path / "run.sqlite", tmp_path / "symbolic", tmp_path / "hard"
+    symbolic.symlink_to(file)
+    journal = opened(symbolic)
+    for each in (file, symbolic):
+        with pytest.raises(RuntimeError, match="is held by this process"):
+            opened(each)
+    hard.hardlink_to(file)
+    with pytest.raises(ValueError, match=r"hard has 2 names.*copy"):
+        opened(hard)
+    journal.close()
+    with pytest.raises(ValueError, match=r"run\.sqlite has 2 names"):
+        opened(file)
+    hard.unlink()
+    opened(file).close()
+
+
 def test_a_run_that_is_refused_takes_no_locks_off_the_file(tmp_path: Path) -> None:
     """A reader that comes and goes behind it would else remove the log, and with it what is written from then on."""
     file = tmp_path / "run.sqlite"
@@ -330,6 +349,36 @@ def test_a_journal_that_another_process_holds_is_refused(tmp_path: Path) -> None
         process.kill()
         process.wait()
     opened(file).close()
+
+
+FORK = """
+import os, sys, time
+from chatanywhere._batch.journal import Journal
+journal = Journal(sys.argv[1], time.time)
+if not os.fork():
+    print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_hold_a_journal_longer_than_its_parent(tmp_path: Path) -> None:
+    """When the parent is killed, its journal is free, though the child lives on."""
+    file = tmp_path / "run.sqlite"
+    environment = {**os.environ, "PYTHONPATH": str(Path(chatanywhere.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", FORK, str(file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+    assert process.stdin
+    assert process.stdout
+    with process.stdin, process.stdout:
+        assert process.stdout.readline() == b"held\n"
+        process.kill()
+        process.wait()
+        opened(file).close()
 
 
 @pytest.mark.parametrize("name", ["missing/run.sqlite", "folder"])

@@ -137,6 +137,7 @@ def test_a_refused_request_is_given_back() -> None:
         ({"tokens_per_day": 0}, "positive"),
         ({"day_starts": "00:00"}, "00:00\\+08:00"),
         ({"day_starts": "24:00+08:00"}, "00:00\\+08:00"),
+        ({"day_starts": "00:00+24:00"}, "00:00\\+08:00"),
         ({"day_starts": 8}, "00:00\\+08:00"),
         ({"adaptive": 1}, "True or False"),
     ],

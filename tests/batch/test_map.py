@@ -114,6 +114,21 @@ def test_keywords_of_a_prompt_replace_those_of_the_run(server: LoopbackServer, c
     assert asked == [("a", "m1", 1, "1"), ("b", "m2", 0, "2")]
 
 
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_generator_may_use_its_messages_again(status: int, server: LoopbackServer, client: Client) -> None:
+    """What is asked a second time is the prompt as it was when it was read."""
+    server.faults = [Fault.status(status, first=1)]
+    message, tool = {"role": "user", "content": ""}, {"type": "function", "function": {"name": "f", "description": ""}}
+
+    def prompts() -> Iterator[Any]:
+        for number in range(4):
+            message["content"] = tool["function"]["description"] = str(number)  # type: ignore[index]
+            yield {"messages": [message], "tools": [tool], "id": number}
+
+    assert texts(client.map(prompts(), concurrency=1)) == [f"said {number}" for number in range(4)]
+    assert all(request.json["tools"][0]["function"]["description"] == request.text for request in server.requests)
+
+
 def test_a_whole_answer_may_be_asked_for(server: LoopbackServer, client: Client) -> None:
     """`stream=False` is an option of `complete`, and so of this."""
     assert texts(client.map(["a"], stream=False)) == ["said a"]
@@ -208,6 +223,11 @@ def test_by_default_four_times_the_concurrency_are_read(face: Face, server: Loop
     assert seen == [8]
 
 
+def test_ahead_may_be_any_number(client: Client) -> None:
+    """As of one who wants all prompts to be read at once: it costs nothing."""
+    assert texts(client.map(["a"], ahead=10**18)) == ["said a"]
+
+
 def test_a_result_is_handed_out_while_the_next_prompt_is_awaited(client: Client) -> None:
     """A source that waits for the answer to its last prompt gets it."""
     answers: list[str] = []
@@ -270,6 +290,10 @@ async def asked_one_by_one() -> AsyncIterator[str]:
     yield "a"
 
 
+async def asked_in_a_loop(progress: Progress) -> None:
+    pass
+
+
 @pytest.mark.parametrize(
     ("prompts", "options", "words"),
     [
@@ -289,9 +313,16 @@ async def asked_one_by_one() -> AsyncIterator[str]:
         (["a"], {"reuse": 1}, "reuse must be"),
         (["a"], {"retry_failed": None}, "retry_failed must be"),
         (["a"], {"journal": 5}, "journal must be a path"),
+        (["a"], {"journal": "a\0b"}, "is no file"),
         (["a"], {"progress": "yes"}, "progress must be True"),
         (["a"], {"prices": 5}, "prices must be a dict"),
-        (["a"], {"prices": {"m": 5}}, "per million"),
+        (["a"], {"progress": asked_in_a_loop}, "not an async one"),
+        (["a"], {"prices": {"m": 5}}, "two numbers per million"),
+        (["a"], {"prices": {"m": ("1", 2)}}, "two numbers"),
+        (["a"], {"prices": {"m": (1, None)}}, "two numbers"),
+        (["a"], {"prices": {"m": (float("nan"), 2)}}, "two numbers"),
+        (["a"], {"prices": {"m": (-1, 2)}}, "two numbers"),
+        (["a"], {"prices": {"m": (True, 2)}}, "two numbers"),
         (["a"], {"keep_text": False}, "keep_text"),
         (["a"], {"base_url": "x"}, "belongs to the client"),
         (["a"], {"messages": "x"}, "each prompt has its own"),
@@ -483,6 +514,33 @@ def test_a_validator_that_breaks_is_one_prompt_s_failure(client: Client, server:
     assert isinstance(second.error, KeyError)
 
 
+def test_whatever_breaks_nobody_waits_for_ever(tmp_path: Path) -> None:
+    """An error that has no words can't be kept; it ends the run, also where others of its kind come with it."""
+    from typing import Annotated
+
+    import pydantic
+
+    class Wordless(Exception):
+        def __str__(self) -> str:
+            deadline = time.monotonic() + 20
+            while len(raised) < 4 or (run._runner._mailbox.qsize() < 3 and len(said) < 1):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            said.append(True)
+            raise KeyError("no words")
+
+    def check(value: int) -> int:
+        raised.append(True)
+        raise Wordless
+
+    raised: list[bool] = []
+    said: list[bool] = []
+    kind = Annotated[int, pydantic.AfterValidator(check)]
+    with LoopbackServer(lambda request: '{"value": 1}') as server:
+        run = Client("any", base_url=server.url).map(list("abcd"), response_format=kind, journal=tmp_path / "j")
+        assert take_all(run)[0] == []
+
+
 def test_an_answer_of_the_journal_that_fits_no_more_is_asked_for_again(tmp_path: Path) -> None:
     """As one that has failed; but a validator that breaks costs nothing, and when it is mended, the answer is there."""
     from typing import Annotated
@@ -640,6 +698,31 @@ def test_reuse_shares_one_answer(
         assert len(results) == 30
 
 
+def test_an_answer_that_is_shared_is_this_run_s(tmp_path: Path) -> None:
+    """Equal prompts that come while it is asked, and after it, are neither the journal's nor in doubt."""
+    release = threading.Event()
+
+    def reply(request: Request) -> Any:
+        if request.text == "a":
+            assert release.wait(20)
+        return "x"
+
+    def prompts() -> Iterator[str]:
+        yield from "zaaa"
+        release.set()
+        while run.progress.done < 4:
+            time.sleep(0.01)
+        yield from "aaz"
+
+    with LoopbackServer(reply) as server:
+        client = Client("any", base_url=server.url)
+        list(client.map(["z"], journal=tmp_path / "j"))
+        run = client.map(prompts(), journal=tmp_path / "j", reuse=True)
+        assert [result.from_journal for result in run] == [True, *[False] * 5, True]
+        assert run.progress.in_doubt == 0
+        assert len(server.requests) == 2
+
+
 def test_a_failure_is_not_shared_for_ever(server: LoopbackServer, client: Client) -> None:
     """Those that waited for it have failed as well, and the next equal prompt is asked."""
     server.faults = [Fault.status(400, first=1)]
@@ -689,9 +772,10 @@ def test_other_limits_hold_over_runs_too(name: str, server: LoopbackServer, clie
     else:
         with client.map(iter(["a", "d"]), journal=tmp_path / "j", limits=limits) as run:
             assert next(run).from_journal
-            while not run.progress.waiting:
+            deadline = time.monotonic() + 20
+            while not (wait := run._runner._engine.wait()) and time.monotonic() < deadline:
                 time.sleep(0.01)
-            assert 50 < (run._runner._engine.wait() or 0) <= 60
+            assert 50 < (wait or 0) <= 60
     assert len(server.requests) == 3
 
 
@@ -950,6 +1034,25 @@ def test_progress_is_told_at_each_step(face: Face, client: Client, server: Loopb
         last.done = 5  # type: ignore[misc]
 
 
+def test_the_model_that_answers_has_the_price(tmp_path: Path) -> None:
+    """Where one of several is asked; and an answer that is no instance of the type is paid for, too."""
+
+    def reply(request: Request) -> Any:
+        return "no number" if request.json["model"] == "b" else Fault.status(404, "no such model")
+
+    with LoopbackServer(reply) as server:
+        run = Client("any", base_url=server.url).map(
+            ["x", {"prompt": "y", "response_format": int}],
+            model=["a", "b"],
+            prices={"a": (1e6, 1e6), "b": (1e9, 1e9)},
+            journal=tmp_path / "j",
+        )
+        answered, failed = run
+    assert answered.error is None
+    assert isinstance(failed.error, OutputError)
+    assert run.progress.cost == 1000 * run.progress.tokens > 0
+
+
 def test_progress_is_there_at_any_time(client: Client) -> None:
     """Before, within and after the run; what the journal had is no cost."""
     run = client.map(["a", "b", "c"], prices={})
@@ -969,6 +1072,18 @@ def test_what_progress_raises_ends_the_run(face: Face, client: Client) -> None:
         raise wrong
 
     assert collect(face, client, ["a"], progress=tell) == ([], wrong)
+
+
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
+def test_progress_can_t_feign_the_end(kind: type[Exception], face: Face, client: Client) -> None:
+    """What iterators end with is an error there, as in a generator."""
+
+    def tell(_: Progress) -> None:
+        raise kind
+
+    _, error = collect(face, client, ["a"], progress=tell)
+    assert isinstance(error, RuntimeError)
+    assert str(error) == f"progress= raised {kind.__name__}"
 
 
 def test_a_bar_is_drawn(client: Client, capfd: pytest.CaptureFixture[str]) -> None:
