@@ -143,3 +143,62 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
         process.communicate(timeout=20)
         assert time.monotonic() - began < 3
     Client("any", base_url="http://127.0.0.1:9").map([], journal=tmp_path / "j").close()
+
+
+STUCK = """
+import sys, time, asyncio
+from chatanywhere import AsyncClient
+from chatanywhere._batch.journal import Journal
+from chatanywhere._batch.runner import Runner
+
+how, url, journal = sys.argv[1:]
+close = Runner.close
+
+def commit(self, entries):
+    print("begun", flush=True)
+    time.sleep(30)  # as on a disk that does not answer
+
+def told_close(self):
+    print("closing", flush=True)
+    close(self)
+
+Journal._commit = commit
+Runner.close = told_close
+
+async def main():
+    async for _ in AsyncClient("any", base_url=url).map(["a"], journal=journal):
+        pass
+
+try:
+    if how == "asyncio":
+        asyncio.run(main())
+    else:
+        import trio
+        trio.run(main)
+finally:
+    print("left", time.monotonic(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["asyncio", "trio"])
+def test_a_second_ctrl_c_of_an_event_loop_leaves_no_later(how: str, tmp_path: Path) -> None:
+    """The first one waits for the run's end, and no longer than a second where the disk does not answer."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(chatanywhere.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, how, "http://127.0.0.1:9", str(tmp_path / "j")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "closing\n"
+    process.send_signal(signal.SIGINT)
+    said, when = process.stdout.readline().split()
+    assert said == "left"
+    assert float(when) - began < 1.5  # a second, on a machine that has time
+    process.communicate(timeout=20)
+    assert time.monotonic() - began < 3
