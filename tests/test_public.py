@@ -115,7 +115,7 @@ MAY_IMPORT: dict[str, str | None] = {
     "_batch.limits": "",
     "_batch.gate": "",
     "_batch.result": "_types",
-    "_batch.progress": "_types _batch.result",
+    "_batch.progress": "_errors _types _batch.result",
     "_batch.trouble": "_errors",
     "_batch.record": "_errors _types",
     "_batch.lock": "",
