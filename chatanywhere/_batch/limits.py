@@ -45,9 +45,8 @@ class Limits:
             value = getattr(self, each.name)
             kinds = (int, float) if each.name == "requests_per_second" else (int,)
             if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
-                raise TypeError(
-                    f"Limits({each.name}=…) takes a number, or None for no limit, not {type(value).__name__}"
-                )
+                kind = "an int" if len(kinds) == 1 else "a number"
+                raise TypeError(f"Limits({each.name}=…) takes {kind}, or None for no limit, not {type(value).__name__}")
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"Limits({each.name}={value!r}): a positive number, or None for no limit")
         if not isinstance(self.day_starts, str) or not _DAY.fullmatch(self.day_starts):

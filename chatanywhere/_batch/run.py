@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
 import weakref
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sized
+from numbers import Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
 
@@ -233,7 +233,7 @@ def _check(prompts: Iterable[Any], options: MapOptions) -> None:
     """
     if isinstance(prompts, AsyncIterable) and not isinstance(prompts, Iterable):
         raise TypeError("prompts must be an iterable, which a thread can read: [prompt async for prompt in prompts]")
-    if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
+    if isinstance(prompts, (str, bytes, bytearray, Mapping)) or not isinstance(prompts, Iterable):
         raise TypeError(f"prompts must be an iterable of prompts, not {type(prompts).__name__}: [prompt] is one")
     if hasattr(prompts, "columns"):
         raise TypeError("prompts must be an iterable of prompts, not a table: give one of its columns")
@@ -265,6 +265,8 @@ def _check(prompts: Iterable[Any], options: MapOptions) -> None:
         if not isinstance(options["prices"], Mapping):
             raise TypeError(f"prices must be a dict, not {type(options['prices']).__name__}")
         for model, price in options["prices"].items():
+            if not isinstance(model, str):
+                raise TypeError(f"prices must have the names of models, not {model!r:.80}")
             if not (isinstance(price, (tuple, list)) and len(price) == 2 and all(map(_is_price, price))):
                 raise TypeError(
                     f"prices[{model!r}] must be (sent, received), two numbers per million tokens, not {price!r:.80}"
@@ -272,4 +274,5 @@ def _check(prompts: Iterable[Any], options: MapOptions) -> None:
 
 
 def _is_price(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and bool(0 <= value < 1e300)  # it is multiplied
