@@ -26,7 +26,8 @@ class FileLock:
     def __init__(self, path: str) -> None:
         self._path = os.path.realpath(path) + ".lock"
         if self._path in _held:
-            raise RuntimeError(_taken(path, f"this process ({os.getpid()} on {socket.gethostname()})"))
+            holder = f"this process ({os.getpid()} on {socket.gethostname()})"
+            raise RuntimeError(_taken(path, holder, "let that run end, or close() it"))
         while True:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
             try:
@@ -70,8 +71,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def _taken(path: str, holder: str) -> str:
-    return f"the journal {path} is held by {holder}: let that run end, or take another journal="
+def _taken(path: str, holder: str, remedy: str = "let that run end") -> str:
+    return f"the journal {path} is held by {holder}: {remedy}, or take another journal="
 
 
 def _is_at(file: int, path: str) -> bool:

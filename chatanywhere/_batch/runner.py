@@ -208,8 +208,13 @@ class Runner:
     def _send(self, task: Task) -> None:
         self._asking.add(task)
         if len(self._asking) > self._threads:
+            try:
+                self._spawn(self._work, "call")
+            except RuntimeError as exc:
+                raise RuntimeError(
+                    f"no more than {self._threads} threads can be made here: lower concurrency="
+                ) from exc
             self._threads += 1
-            self._spawn(self._work, "call")
         if self._journal is None or task.key is None:
             self._starts.put(task)
         else:

@@ -544,6 +544,24 @@ def test_whatever_breaks_nobody_waits_for_ever(tmp_path: Path) -> None:
         assert take_all(run)[0] == []
 
 
+def test_a_system_without_more_threads_ends_the_run(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to do; a run that needs no more than there are goes well."""
+    real, made = threading.Thread.start, list[str]()
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "chatanywhere call":
+            made.append(thread.name)
+            if len(made) > 3:
+                raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert len(list(client.map(["x"] * 9, concurrency=3))) == 9
+    made.clear()
+    with pytest.raises(RuntimeError, match=r"no more than 3 threads .*: lower concurrency="):
+        list(client.map(["x"] * 9, concurrency=9))
+
+
 def test_an_answer_of_the_journal_that_fits_no_more_is_asked_for_again(tmp_path: Path) -> None:
     """As one that has failed; but a validator that breaks costs nothing, and when it is mended, the answer is there."""
     from typing import Annotated
