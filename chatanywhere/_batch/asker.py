@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -137,9 +136,9 @@ class Asker:
             keywords["messages"] = as_messages(keywords["messages"])  # which may be read once only
             task.id = keywords.pop("id", None)
             task.retry = Retry.of(keywords.pop("retry", self._retry))
-            task.keywords = keywords = copy.deepcopy(keywords)  # a generator may use them for its next prompt, too
             task.call = call = self._call(keywords, task.retry)
-        except (TypeError, ValueError) as exc:
+            task.keywords = _copied(keywords)
+        except (RecursionError, TypeError, ValueError) as exc:
             kind = TypeError if isinstance(exc, TypeError) else ValueError
             raise kind(f"prompts[{index}]: {exc}") from exc
         body = call.body or b""
@@ -231,6 +230,16 @@ def _keywords(prompt: Any) -> dict[str, Any]:
     if "messages" not in keywords:
         raise TypeError("a dict has the keywords of a call, and needs messages or prompt: a message goes into a list")
     return keywords
+
+
+def _copied(value: Any) -> Any:
+    """Copy what a generator may change for its next prompt, while this one may be asked once more."""
+    if isinstance(value, Mapping):
+        return {name: _copied(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        copies = [_copied(each) for each in value]
+        return copies if isinstance(value, list) else tuple(copies)
+    return value
 
 
 def _number(written: str) -> float:

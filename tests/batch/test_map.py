@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -119,14 +120,19 @@ def test_a_generator_may_use_its_messages_again(status: int, server: LoopbackSer
     """What is asked a second time is the prompt as it was when it was read."""
     server.faults = [Fault.status(status, first=1)]
     message, tool = {"role": "user", "content": ""}, {"type": "function", "function": {"name": "f", "description": ""}}
+    stop, view = ["."], MappingProxyType(message)  # which neither pickles nor copies
 
     def prompts() -> Iterator[Any]:
         for number in range(4):
             message["content"] = tool["function"]["description"] = str(number)  # type: ignore[index]
-            yield {"messages": [message], "tools": [tool], "id": number}
+            stop[0] = f"stop {number}"
+            yield {"messages": [view], "tools": (tool,), "stop": stop, "id": number}
+        message.clear()
 
     assert texts(client.map(prompts(), concurrency=1)) == [f"said {number}" for number in range(4)]
-    assert all(request.json["tools"][0]["function"]["description"] == request.text for request in server.requests)
+    for request in server.requests:
+        assert request.json["tools"][0]["function"]["description"] == request.text
+        assert request.json["stop"] == [f"stop {request.text}"]
 
 
 def test_a_whole_answer_may_be_asked_for(server: LoopbackServer, client: Client) -> None:
