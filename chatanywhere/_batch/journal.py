@@ -72,9 +72,12 @@ Then = Callable[[], object]
 
 
 class _Entry(NamedTuple):
-    """Something that the journal is told: a call's row, but for how often it was sent before, and what is spent."""
+    """Something that the journal is told: a call's row, but for how often it was sent before, and what is spent.
 
-    row: tuple[Any, ...]
+    Without a row, it is something that is to be done behind the commit of what was told before.
+    """
+
+    row: tuple[Any, ...] | None
     model: str
     minute: int
     spent: tuple[int, int, int]
@@ -176,6 +179,10 @@ class Journal:
         whole = (key, number, state, 0, attempts, seconds, model, completion, error, sent_at, now)
         self._told.append(_Entry(whole, model, int(now // 60), (0, 0, tokens), then))
 
+    def follow(self, then: Then) -> None:
+        """Do `then` when all that has been told is committed."""
+        self._told.append(_Entry(None, "", 0, (0, 0, 0), then))
+
     def flush(self) -> None:
         """Have written what has been told."""
         if self._told:
@@ -204,7 +211,9 @@ class Journal:
         rows: dict[tuple[bytes, int], tuple[Any, ...]] = {}
         spent: dict[tuple[str, int], tuple[int, ...]] = {}
         for entry in entries:
-            row, place, minute = entry.row, entry.row[:2], (entry.model, entry.minute)
+            if (row := entry.row) is None:
+                continue
+            place, minute = row[:2], (entry.model, entry.minute)
             before = rows.get(place)
             rows[place] = row if before is None else (*row[:3], row[3] + before[3], *row[4:])
             spent[minute] = tuple(map(add, spent.get(minute, (0, 0, 0)), entry.spent))

@@ -260,8 +260,12 @@ class Runner:
 
     def _add(self, task: Task) -> None:
         shared = self._engine.add(task)
-        if shared is not None:
+        if shared is None:
+            return
+        if self._journal is None:
             self._hand_out([shared])
+        else:  # the answer may not be committed yet
+            self._journal.follow(partial(self._hand_out, [shared]))
 
     def _add_recorded(self, result: Result) -> None:
         self._engine.add_recorded(result)

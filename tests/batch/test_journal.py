@@ -12,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -496,6 +498,34 @@ def test_a_full_disk_hands_out_nothing_that_is_not_kept(tmp_path: Path) -> None:
     assert "run.sqlite can't be used: database or disk is full" in str(error)
     states = Counter(opened_state(file))
     assert 0 < len(results) <= states["done"] < 500
+
+
+def test_an_answer_that_is_shared_is_not_handed_out_before_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt that comes when an equal one has its answer, which can't be kept, has none either."""
+    commit = Journal._commit
+
+    def full(self: Journal, entries: Any) -> None:
+        entries = list(entries)
+        if any("done" in (entry.row or ()) for entry in entries):
+            while run.progress.done < 2:
+                time.sleep(0.01)
+            raise sqlite3.OperationalError("database or disk is full")
+        commit(self, entries)
+
+    def prompts() -> Iterator[str]:
+        yield "a"
+        while run.progress.done < 1:
+            time.sleep(0.01)
+        yield "a"
+
+    monkeypatch.setattr(Journal, "_commit", full)
+    with LoopbackServer() as server:
+        run = Client("k", base_url=server.url).map(prompts(), journal=tmp_path / "j", reuse=True)
+        results, error = take_all(run)
+    assert results == []
+    assert "disk is full" in str(error)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a file that is open")
