@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from ._batch.result import Result
     from ._batch.run import Run
     from ._client import Client
-    from ._conversation import AsyncConversation, Conversation
+    from ._conversation.async_conversation import AsyncConversation
+    from ._conversation.conversation import Conversation
+    from ._conversation.turn import Turn
     from ._embeddings import Embeddings
     from ._errors import (
         APIConnectionError,
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
     from ._request import RawResponse
     from ._stream import Stream
     from ._tools import AsyncToolStream, ToolStream
-    from ._turn import Turn
     from ._types import (
         Choice,
         Completion,
@@ -142,7 +143,7 @@ _HOMES = {
     "Client": "_client",
     "Embeddings": "_embeddings",
     "RawResponse": "_request",
-    "Turn": "_turn",
+    "Turn": "_conversation.turn",
     "image": "_picture",
     "AsyncClient": "_async_client",
     "AsyncStream": "_async_client",
@@ -153,7 +154,8 @@ _HOMES = {
     "Run": "_batch.run",
     "Stream": "_stream",
     **dict.fromkeys(("AsyncToolStream", "ToolStream"), "_tools"),
-    **dict.fromkeys(("AsyncConversation", "Conversation"), "_conversation"),
+    "AsyncConversation": "_conversation.async_conversation",
+    "Conversation": "_conversation.conversation",
     **dict.fromkeys(("CallView", "Observer"), "_observe"),
     **dict.fromkeys(("Balance", "UsageRecord"), "_account"),
     **dict.fromkeys(("Retry", "Timeout"), "_policy"),

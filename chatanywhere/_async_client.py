@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ._batch.limits import Limits
     from ._batch.progress import Progress
     from ._batch.run import MapOptions
-    from ._conversation import AsyncConversation
+    from ._conversation.async_conversation import AsyncConversation
     from ._embeddings import Embeddings
     from ._group import CallGroup
     from ._request import Files, RawResponse
@@ -561,7 +561,7 @@ class AsyncClient:
         **options: Any,
     ) -> AsyncConversation:
         """Begin a conversation; see `Client.conversation`."""
-        from ._conversation import AsyncConversation
+        from ._conversation.async_conversation import AsyncConversation
 
         return AsyncConversation(
             self,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ._batch.progress import Progress
     from ._batch.run import MapOptions, Run
     from ._config import Model, Url
-    from ._conversation import Conversation
+    from ._conversation.conversation import Conversation
     from ._embeddings import Embeddings
     from ._request import Files, RawResponse
     from ._service import Service
@@ -323,7 +323,7 @@ class Client:
         Raises:
             ValueError, TypeError: an argument can't be used.
         """
-        from ._conversation import Conversation
+        from ._conversation.conversation import Conversation
 
         return Conversation(
             self,

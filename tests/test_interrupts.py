@@ -233,7 +233,9 @@ def test_ctrl_c_at_every_line_of_several_calls(
     assert sockets_to(raw_server.port, "ESTABLISHED") == []
 
 
-@pytest.mark.parametrize("file", ["_conversation.py", "_turn.py", "_stream.py"])
+@pytest.mark.parametrize(
+    "file", [*(f"_conversation/{name}.py" for name in ("conversation", "history", "turn", "turns")), "_stream.py"]
+)
 @pytest.mark.parametrize("method", ["send", "stream", "resume"])
 def test_an_interrupt_leaves_a_conversation_in_order(
     server: RawServer, method: str, file: str, unraisable: list[Any]

@@ -98,19 +98,29 @@ MAY_IMPORT: dict[str, str | None] = {
     "_request": "_policy _http.form _protocols.decoder _protocols.head _protocols.json_body _protocols.json_text "
     "_protocols.protocol _config _call _service",
     # The one before the last in as_async().
-    "_client": "_types _policy _config _service _stream _account _conversation _embeddings _request _tools "
-    "_batch.limits _batch.progress _batch.run _async_client typing",
-    "_async_client": "_errors _types _policy _config _call _service _group _stream _account _conversation _embeddings "
+    "_client": "_types _policy _config _service _stream _account _conversation.conversation _embeddings "
+    "_request _tools _batch.limits _batch.progress _batch.run _async_client typing",
+    "_async_client": "_errors _types _policy _config _call _service _group _stream _account "
+    "_conversation.async_conversation _embeddings "
     "_request _tools _batch.async_run _batch.limits _batch.progress _batch.run _http.exchange _http.receiver "
     "_http.scope typing",
     "_tools": "_errors _types _policy _schema _stream _client _async_client _protocols.protocol",
     "_attachment": "_picture",
-    "_seam": "",
-    "_transcript": "",
-    "_history": "_types _message _protocols.json_body _protocols.protocol",
-    "_turn": "_errors _types _config _schema _stream _async_client _tools _history _seam _protocols.json_body",
-    "_conversation": "_errors _types _policy _config _stream _client _async_client _attachment _history _markdown "
-    "_transcript _turn",
+    "_conversation": "",
+    "_conversation.seam": "",
+    "_conversation.transcript": "",
+    "_conversation.message": "_types _attachment _message _protocols.json_body _protocols.protocol",
+    "_conversation.options": "_conversation.message",
+    "_conversation.turn": "_errors _types _config _schema _stream _async_client _tools _conversation.message "
+    "_conversation.options _conversation.seam _protocols.json_body",
+    "_conversation.history": "_types _message _conversation.message _conversation.turn",
+    "_conversation.turns": "_errors _types _stream _async_client _conversation.history _conversation.message "
+    "_conversation.turn",
+    "_conversation.conversation": "_types _config _stream _client _async_client _attachment _markdown "
+    "_conversation.history _conversation.message _conversation.options _conversation.transcript _conversation.turn "
+    "_conversation.turns",
+    "_conversation.async_conversation": "_types _config _async_client _attachment _conversation.conversation "
+    "_conversation.turn",
     "_batch": "",
     "_batch.limits": "",
     "_batch.gate": "",
@@ -199,7 +209,7 @@ LIBRARIES: dict[str, set[str]] = {
     "pydantic_core": {"_schema"},
     # For type checkers.
     "typing_extensions": {
-        *("_types", "_stream", "_client", "_async_client", "_conversation"),
+        *("_types", "_stream", "_client", "_async_client", "_conversation.conversation"),
         *("openai.client", "openai.resources"),
     },
     "requests": {"_http.environment", "_http.transport"},

@@ -283,7 +283,7 @@ class Dialogue:
         print("a new conversation")
 
     def _save(self, name: str) -> None:
-        from .._transcript import write
+        from .._conversation.transcript import write
 
         if not name:
             raise UsageError("/save needs a name", "/save FILE.md")
@@ -299,7 +299,7 @@ class Dialogue:
         print(f"written: {one_line(str(path))}")
 
     def _load(self, name: str) -> None:
-        from .._transcript import read
+        from .._conversation.transcript import read
 
         if not name:
             raise UsageError("/load needs a name", "/load FILE.md")

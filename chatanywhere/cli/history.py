@@ -118,7 +118,7 @@ def _show(arguments: argparse.Namespace) -> int:
         shown = {**_summary(conversation), "messages": [_fields(each) for each in messages]}
         _print(json.dumps(shown, ensure_ascii=False, indent=2))
     else:
-        from .._transcript import to_markdown
+        from .._conversation.transcript import to_markdown
         from .branch import record_of
 
         put(to_markdown(record_of(messages, conversation.head)))

@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._seam import Seam, joined
+from .._conversation.seam import Seam, joined
+from .._conversation.turn import Turn
 from .._store import AnswerInStore
-from .._turn import Turn
 from .._types import tool_call_fields
 from . import failures
 from .answer import MISFIT_HINT, Answer, misfit, print_code, response_format
@@ -23,7 +23,7 @@ from .printing import NoPrinter, PlainPrinter, Printer, TerminalPrinter, is_term
 from .signals import Interrupts
 
 if TYPE_CHECKING:
-    from .._conversation import Conversation
+    from .._conversation.conversation import Conversation
     from .._stream import Stream
 
 NOTES: dict[str | None, str] = {
@@ -168,7 +168,7 @@ class Talk:
 
     def _asking(self) -> dict[str, Any]:
         """What is stored of a question besides its text."""
-        from .._conversation import saved
+        from .._conversation.options import saved
 
         parameters = saved({**self.options, **({"model": self.model} if self.model else {})})
         return {"model": self.model or self._default_model, "host": self._host, "parameters": parameters}

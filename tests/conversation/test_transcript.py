@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chatanywhere._transcript import from_json, from_markdown, read, to_json, to_markdown, write
+from chatanywhere._conversation.transcript import from_json, from_markdown, read, to_json, to_markdown, write
 
 MARKS = [
     *("## User", "## Assistant ", "\\## User", "\\\\## Tool", "### Text", "### Picture", "### Part", "# Unfinished"),
@@ -250,6 +250,6 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytes
     """A file beyond the limit is told, and not held."""
     path = tmp_path / "talk.json"
     path.write_bytes(b"x" * 11)
-    monkeypatch.setattr(sys.modules["chatanywhere._transcript"], "MAX_FILE", 10)
+    monkeypatch.setattr(sys.modules["chatanywhere._conversation.transcript"], "MAX_FILE", 10)
     with pytest.raises(ValueError, match="more than 10 bytes"):
         read(path)

@@ -10,23 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._errors import ChatAnywhereError
-from ._history import as_json
-from ._protocols.json_body import fields_of
-from ._seam import joined, last_words
-from ._stream import leave_text
-from ._types import Completion, ToolFinished, Usage
+from .._errors import ChatAnywhereError
+from .._protocols.json_body import fields_of
+from .._stream import leave_text
+from .._types import Completion, ToolFinished, Usage
+from .message import as_json, copied
+from .options import FOR_TOOLS
+from .seam import joined, last_words
 
 if TYPE_CHECKING:
-    from ._async_client import AsyncStream
-    from ._config import Model
-    from ._stream import Stream
+    from .._async_client import AsyncStream
+    from .._config import Model
+    from .._stream import Stream
 
 _NOT_FOR_THE_REST = ("n", "prediction", "response_format", "tool_choice")
 """Options of a question that make no sense where its answer is gone on with."""
-
-FOR_TOOLS = ("max_rounds", "on_round", "parallel")
-"""Options of a run of tools, and of no other call."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,29 @@ class Turn:
     def finish_reason(self) -> str | None:
         """Why the answer ended, as the service said it."""
         return None if self.completion is None else self.completion.finish_reason
+
+
+def without_answer(turn: Turn) -> list[dict[str, Any]]:
+    """Return the messages of a turn whose answer is gone on with: the question, and the rounds of tools.
+
+    Raises:
+        RuntimeError: there is nothing to go on with.
+    """
+    messages = list(turn.messages)
+    if turn.status == "complete":
+        reason = turn.finish_reason
+        if reason != "length":
+            why = f"finish_reason {reason!r}" if reason else "it came to its end"
+            raise RuntimeError(f"the last answer is complete ({why}): there is no rest of it")
+        messages.pop()
+    if not turn.text and len(messages) == turn.asked:
+        raise RuntimeError("nothing of the last answer's text had come: use retry(), which asks again")
+    return messages
+
+
+def copy_of(turn: Turn | None) -> Turn | None:
+    """Return a turn whose messages nobody else has."""
+    return turn and replace(turn, messages=copied(turn.messages))
 
 
 def go_on(text: str) -> str:
@@ -126,7 +147,7 @@ class Asking:
 
     def told(self, completion: Completion, results: Sequence[ToolFinished]) -> None:
         """Take note of a round of tools."""
-        from ._tools import tool_message  # which needs pydantic, as whoever is here has
+        from .._tools import tool_message  # which needs pydantic, as whoever is here has
 
         said = [as_json(completion.message), *map(tool_message, results)]
         self.turn = replace(self.turn, messages=[*self.turn.messages, *said])
@@ -193,6 +214,6 @@ def _parsed(response_format: Any, completion: Completion[Any]) -> Completion[Any
     """The answer with the instance that was asked for, if one was."""
     if response_format is None or isinstance(response_format, Mapping) or fields_of(response_format) is not None:
         return completion
-    from ._schema import Output  # here, because it needs pydantic
+    from .._schema import Output  # here, because it needs pydantic
 
     return Output(response_format).read(completion)

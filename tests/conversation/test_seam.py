@@ -7,7 +7,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from chatanywhere import Client, Turn
-from chatanywhere._seam import Seam, joined, last_words
+from chatanywhere._conversation.seam import Seam, joined, last_words
 from chatanywhere.testing import LoopbackServer
 
 PYTHON = "Here it is:\n\n```python\nfor number in range(3):\n    print(number)\n```\n\n"
