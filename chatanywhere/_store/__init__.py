@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .answer import AnswerInStore
-from .database import Database, StoreError, history_path
+from .database import Database, StoreError, folded, history_path
 from .message import StoredConversation, StoredMessage, as_json, insert, read, storable, text_of
 
 __all__ = ["AnswerInStore", "Store", "StoreError", "StoredConversation", "StoredMessage", "history_path", "text_of"]
@@ -188,7 +188,7 @@ class Store:
         return next(iter(self._conversations("", (), limit=1)), None)
 
     def search(self, text: str = "", *, limit: int | None = None) -> list[StoredConversation]:
-        """Return the conversations that have a text in them, newest first; that of upper case is the same."""
+        """Return the conversations that have a text in them, newest first, in whatever case."""
         if not text:
             return self._conversations("", (), limit=limit)
         where = """
@@ -196,7 +196,7 @@ class Store:
                 SELECT 1 FROM messages WHERE conversation = conversations.id AND instr(folded(content), ?)
             )
         """
-        return self._conversations(where, (storable(text.casefold()),) * 2, limit=limit)
+        return self._conversations(where, (folded(storable(text)),) * 2, limit=limit)
 
     def older(self, than: float) -> list[str]:
         """Return the ids of the conversations in which nothing was said since a moment, in seconds since 1970."""

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,11 @@ def history_path() -> Path | None:
             "platformdirs is missing: pip install 'chatanywhere[cli]', or set CHATANYWHERE_HISTORY to a path or off"
         ) from error
     return platformdirs.user_data_path("chatanywhere", appauthor=False) / "history.sqlite3"
+
+
+def folded(text: str) -> str:
+    """Return what is the same of all texts that differ in case only, or in how an accent is written."""
+    return text.lower() if text.isascii() else unicodedata.normalize("NFC", text.casefold())
 
 
 class Database:
@@ -172,7 +178,7 @@ class Database:
 
     def _prepare(self, connection: sqlite3.Connection, writing: bool) -> None:
         connection.row_factory = sqlite3.Row
-        connection.create_function("folded", 1, str.casefold, deterministic=True)
+        connection.create_function("folded", 1, folded, deterministic=True)
         connection.execute(f"PRAGMA busy_timeout = {int(_PATIENCE * 1000)}")
         new = _is_new(connection)
         if writing:

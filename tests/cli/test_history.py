@@ -24,11 +24,11 @@ def listed(command: Command, *arguments: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def talked(command: Command) -> Command:
     """A history of three conversations, the second of which was gone on with last."""
-    with LoopbackServer(["晴。", "A 100% sure_thing.", "Yes!", "More."]) as server:
+    with LoopbackServer(["晴。", "A 100% sure_thing.", "Un cafe\u0301!", "More."]) as server:
         command.at(server)
         command("ask", "今天天气怎么样？", "-m", "gpt-4o")
         command("ask", "  What is\tsure?\nSay it. ")
-        command("ask", "Straße?")
+        command("ask", "Straße?\nÉcole")
         (second,) = (each["id"] for each in listed(command) if each["title"].startswith("What"))
         command("ask", "--id", second[:6], "more")
     return command
@@ -63,10 +63,14 @@ def test_conversations_are_listed_newest_first(talked: Command) -> None:
         ("sureXt", 0),
         ("SURE", 1),
         ("strasse", 1),
+        ("ÉCOLE", 1),
+        ("e\u0301cole", 1),
+        ("ecole", 0),
+        ("CAFÉ", 1),
     ],
 )
 def test_a_text_is_found_literally_in_any_script_and_case(talked: Command, query: str, count: int) -> None:
-    """Two Chinese characters are found, or one; `%` and `_` are themselves."""
+    """Two Chinese characters are found, or one, and letters however they are written; `%` and `_` are themselves."""
     assert len(listed(talked, query)) == count
 
 
@@ -83,8 +87,8 @@ def test_a_conversation_is_found_by_the_beginning_of_its_id(talked: Command) -> 
     shown = json.loads(talked("show", ids[1][:5].upper(), "--json").out)
     assert shown["id"] == ids[1]
     assert [(each["role"], each["content"], each["status"]) for each in shown["messages"]] == [
-        ("user", "Straße?", "complete"),
-        ("assistant", "Yes!", "complete"),
+        ("user", "Straße?\nÉcole", "complete"),
+        ("assistant", "Un cafe\u0301!", "complete"),
     ]
     assert json.loads(talked("show", "--json").out)["id"] == ids[0]
     for arguments in (["show", "nothing"], ["show", ""], ["rm", ids[0], "nothing"], ["rm", ""], ["rm"]):
