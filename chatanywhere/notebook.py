@@ -30,7 +30,7 @@ from .cli import failures
 from .cli.answer import Answer
 from .cli.options import add_asking, content_of
 from .cli.printing import Printer, one_line, visible
-from .cli.talk import NOTES, Talk
+from .cli.talk import Talk, note
 
 _INTERVAL = 1 / 8
 """Seconds between two updates of an output, so that with the last one there are no more than ten a second."""
@@ -289,7 +289,7 @@ class NotebookTalk(Talk):
         add_asking(parser)
         arguments = parser.parse_args([])
         arguments.id, arguments.model, arguments.system = id, model, system
-        super().__init__(arguments)
+        super().__init__(arguments, remedy=_RESUME)
         self._shell = shell
 
     def printer(self, before: str) -> Printer:
@@ -300,8 +300,8 @@ class NotebookTalk(Talk):
 
     def tell(self, answer: Answer) -> None:
         """Write to standard error why an answer is not whole; what has gone wrong is raised."""
-        if answer.error is None and answer.finish_reason in NOTES:
-            failures.say(f"note: {NOTES[answer.finish_reason]}")
+        if answer.error is None:
+            note(answer)
 
 
 class GrowingOutput:

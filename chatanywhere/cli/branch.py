@@ -49,14 +49,12 @@ class Branch:
         try:
             conversation = found.last() if beginning is None else found.find(beginning)
             if conversation is None:
-                raise UsageError("there is no conversation to go on with", "ask without -c, which begins one")
+                raise UsageError("there is no conversation to go on with", "leave out -c, or --resume, to begin one")
             self.path = found.messages(conversation.last)
         except ValueError as error:
             raise UsageError(str(error), "`chatanywhere history` lists what there is") from error
         except StoreError as error:
-            raise UsageError(
-                str(error), "without -c, --id and --resume, questions are answered all the same"
-            ) from error
+            raise UsageError(str(error), "begin another one, whose questions are answered all the same") from error
         self._id, self._head = conversation.id, conversation.head
         if found is not self._store:
             self._copy_to_memory()

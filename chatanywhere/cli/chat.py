@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 _COMMAND = re.compile(r"/([a-z]+)(?:[ \t]+(.*?))?\s*")
 
-_WELCOME = "Enter sends, Alt-Enter adds a line, Ctrl-C stops an answer, Ctrl-D leaves; /help tells more."
+_WELCOME = "Enter sends, Alt-Enter adds a line, Ctrl-C stops, Ctrl-D leaves; see /help."
+
+_REMEDY = "/resume goes on with it, /retry asks again"
 
 _ASK = "> "
 _EDIT = "edit> "
@@ -63,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     interactive = is_terminal(sys.stdin) and is_terminal(sys.stdout)
     from .talk import Talk
 
-    with contextlib.closing(Talk(arguments, interactive=True)) as talk:
+    with contextlib.closing(Talk(arguments, remedy=_REMEDY)) as talk:
         chat = Dialogue(talk, arguments, _prompt(talk) if interactive else _piped, interactive=interactive)
         if interactive:
             print(_WELCOME)
@@ -223,7 +225,7 @@ class Dialogue:
             if self._interactive:
                 if not answer.text:
                     print()  # behind ^C
-                say("note: stopped; /resume goes on with it, /retry asks again")
+                say(f"note: stopped; {_REMEDY}")
             else:
                 self.over, self.code = True, failures.INTERRUPTED
         elif self._is_plain and answer.text and not answer.text.endswith("\n"):

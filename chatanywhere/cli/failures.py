@@ -24,8 +24,12 @@ _STOPPED = (KeyboardInterrupt, SystemExit)
 _FLAGS = (
     (r"pass api_key=|api_key= or CHATANYWHERE_API_KEY|api_key=", "CHATANYWHERE_API_KEY"),
     (r"CHATANYWHERE_API_KEY or CHATANYWHERE_API_KEY", "CHATANYWHERE_API_KEY"),
+    (r"\bbase_url=(?=')", "base URL "),  # which the environment may have named
+    (r"\bbase_url\b(?!=)", "the base URL"),
     (r"\bbase_url=", "--base-url "),
-    (r"\bmax_tokens=", "-o max_tokens="),
+    (r"\b(max_tokens|max_response_bytes)=", r"-o \1="),
+    (r"\bRetry\(attempts=([0-9-]+)\)", r"-o retry=\1"),
+    (r"\bverify='(.*?)'", r"export REQUESTS_CA_BUNDLE=\1"),
     (r"(for what they return): send that .*", r"\1, which can't be given here: begin another one, or /undo in a chat"),
     (r"\bmodel=", "--model "),
     (r"\bjournal=", "--journal "),
@@ -118,6 +122,8 @@ def words_of(error: BaseException, *, begun: bool = False, remedy: str | None = 
     if begun and isinstance(error, errors.ChatAnywhereError):
         message = f"the answer was cut: {message}"
         hint = hint or remedy
+    elif isinstance(error, errors.APIConnectionError) and hint is None:
+        message, _, hint = message.partition("\n")  # which has the remedy, if there is one
     message, hint = one_line(message), one_line(hint or _hint(error))
     for pattern, flag in _FLAGS:
         message, hint = re.sub(pattern, flag, message), re.sub(pattern, flag, hint)
@@ -139,12 +145,16 @@ def _hint(error: BaseException) -> str:
             return "wait longer with --timeout SECONDS, or see with `chatanywhere ping` which hosts answer"
         case errors.APIConnectionError():
             return "see with `chatanywhere ping` which hosts answer, and with `chatanywhere config` which are asked"
+        case errors.BadRequestError() | errors.UnprocessableEntityError():
+            return "change what -o sends, or the question, or try another model with -m"
         case errors.APIStatusError():
             return "if it does not pass, try another model with -m, or another host with --base-url"
         case errors.ChatAnywhereError():
             return "ask again; --base-url may name a host that is no such service"
         case ImportError():
             return "pip install 'chatanywhere[cli]'"
+        case ValueError() if "base_url" in str(error):
+            return "give the address of a service by --base-url or CHATANYWHERE_BASE_URL"
         case ValueError() | TypeError() | RuntimeError():
             return "`chatanywhere config` shows the settings, and --help what there is"
         case OSError():

@@ -217,7 +217,7 @@ def content_of(text: str, files: Sequence[str], *, piped: bytes = b"") -> str | 
         try:
             parts += parts_of([Path(each) if isinstance(each, str) and not _URL.match(each) else each])
         except (OSError, ValueError) as error:  # a ValueError for a name with a NUL, too
-            name = each[0] if isinstance(each, tuple) else each
+            name = each[0] if isinstance(each, tuple) else each or repr(each)
             reason = f"{name} can't be read: {_reason(error)}" if isinstance(error, OSError) else str(error)
             raise UsageError(reason, "see whether the name is right, and what is in it") from error
     texts += [part["text"] for part in parts if part["type"] == "text"]

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from .._conversation.conversation import Conversation
     from .._stream import Stream
 
-NOTES: dict[str | None, str] = {
-    "length": "the answer has come to its largest length: --resume goes on with it",
+_NOTES: dict[str | None, str] = {
+    "length": "the answer has come to its largest length",
     "tool_calls": "the answer calls functions, which nothing here runs: `chatanywhere show` has the calls",
     "content_filter": "a content filter of the service has ended the answer",
 }
 """What a reader is told of answers that are complete, and yet are not."""
+
+_LATER = "`chatanywhere ask --resume` goes on with it"
 
 
 class Talk:
@@ -39,7 +41,7 @@ class Talk:
 
     Args:
         arguments: the options of `ask` or `chat`.
-        interactive: further questions may follow.
+        remedy: how a chat goes on with an answer that was cut; None where no further questions follow.
 
     Attributes:
         model: that is asked, None for the client's own.
@@ -51,7 +53,7 @@ class Talk:
         ChatAnywhereError: there is no key.
     """
 
-    def __init__(self, arguments: argparse.Namespace, *, interactive: bool = False) -> None:
+    def __init__(self, arguments: argparse.Namespace, *, remedy: str | None = None) -> None:
         self.arguments = arguments
         self.options = checked_options(arguments.option)
         self._schema = read_schema(arguments.schema) if arguments.schema is not None else None
@@ -62,12 +64,7 @@ class Talk:
         self.client = make_client(arguments)
         self._host, self._default_model = _asked(arguments)
         self.spent = [0, 0]
-        self._interactive = interactive
-        self._remedy = (
-            "/resume goes on with it, /retry asks again"
-            if interactive
-            else "`chatanywhere ask --resume` goes on with it"
-        )
+        self._remedy = remedy
         try:
             self.branch = Branch(
                 stored=not arguments.no_store,
@@ -272,7 +269,7 @@ class Talk:
         )
         if self.branch.stored:
             answer.message, answer.conversation = kept.id, kept.conversation
-        answer.remedy = self._remedy if self.branch.stored or self._interactive else None
+        answer.remedy = self._remedy or (_LATER if self.branch.stored else None)
 
     def _show(self, answer: Answer, printer: Printer) -> None:
         """Print what is left of an answer, and tell how it has ended."""
@@ -322,8 +319,15 @@ class Talk:
             failures.tell(answer.error, debug=self.arguments.debug, begun=answer.begun, remedy=answer.remedy)
         elif answer.misfit:
             say(f"error: {answer.misfit}\nhint: {MISFIT_HINT}")
-        elif answer.finish_reason in NOTES and is_terminal(sys.stderr):
-            say(f"note: {NOTES[answer.finish_reason]}")
+        elif is_terminal(sys.stderr):
+            note(answer)
+
+
+def note(answer: Answer) -> None:
+    """Write to standard error why an answer is not all that was wanted, if it is not."""
+    if answer.finish_reason in _NOTES:
+        remedy = f": {answer.remedy}" if answer.finish_reason == "length" and answer.remedy else ""
+        say(f"note: {_NOTES[answer.finish_reason]}{remedy}")
 
 
 def _asked(arguments: argparse.Namespace) -> tuple[str | None, str]:

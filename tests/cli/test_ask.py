@@ -241,6 +241,35 @@ def test_what_was_asked_for_besides_is_on_standard_error(command: Command) -> No
     assert f"host: {url}" in done.err
 
 
+IN_PYTHON = [
+    ["--base-url", "sk-0123456789abcdefghijklmnop"],
+    ["--base-url", "http://user:password@127.0.0.1"],
+    ["--base-url", "ftp://x"],
+    ["--proxy", "gopher://x"],
+    ["-o", "retry=0"],
+    ["-o", "max_response_bytes=9"],
+    ["-o", "headers=1"],
+]
+
+
+@pytest.mark.parametrize("arguments", IN_PYTHON, ids=" ".join)
+def test_errors_are_told_in_the_words_of_the_command(command: Command, arguments: list[str]) -> None:
+    """No line names an argument of Python, in whose place there is an option or a variable."""
+    with LoopbackServer() as server:
+        done = command.at(server)("ask", "Hi", *arguments)
+    assert done.code
+    assert re.fullmatch(r"error: .+\nhint: .+\n", done.err)
+    assert not re.search(r"base_url|api_key|Retry\(|(?<!-o )\b\w+=", done.err)
+
+
+def test_the_remedy_of_a_connection_is_the_hint(command: Command) -> None:
+    """A server without TLS is told in two lines."""
+    with LoopbackServer() as server:
+        done = command("ask", "Hi", "--base-url", server.url.replace("http:", "https:"), "-o", "retry=1")
+    assert done.code == 1
+    assert re.fullmatch(r"error: no connection .+\nhint: .*http://.*\n", done.err)
+
+
 def test_an_answer_that_does_not_fit_its_schema_is_printed_and_told(command: Command, tmp_path: Path) -> None:
     """The schema is sent, and held against the answer; one that does not fit is 3, with its text printed and stored."""
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}

@@ -99,6 +99,21 @@ def test_enter_sends_and_the_chat_remembers(command: Command) -> None:
 
 
 @posix
+def test_what_a_chat_says_of_itself_fits_into_a_terminal(command: Command) -> None:
+    """The welcome and the help break no line of 80 columns."""
+    terminal = Terminal("chat")
+    try:
+        lines = [*terminal.prompt().splitlines(), *terminal.say("/help").splitlines()]
+        terminal.type("\x04")
+        assert terminal.end() == 0
+    finally:
+        terminal.child.close(force=True)
+    assert any("/help" in line for line in lines)
+    assert any(line.startswith("/resume ") for line in lines)
+    assert max(len(line) for line in lines) < 80
+
+
+@posix
 def test_ctrl_c_stops_the_answer_and_not_the_chat(command: Command) -> None:
     """The prompt is back within half a second, what came is kept, and the turn is not sent with the next question."""
     replies = [Reply(pieces=["begun\n\n", "never"]), "Fine."]
@@ -468,12 +483,17 @@ def test_a_terminal_is_shown_control_characters_of_what_was_said(command: Comman
 @posix
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 def test_a_terminal_is_told_that_the_service_has_ended_the_answer(command: Command, reason: str) -> None:
-    """One line says so; the exit code is 0."""
-    with LoopbackServer([Reply("One", finish_reason=reason)]) as server:
+    """One line says so, and in a chat, what to type; the exit code is 0."""
+    with LoopbackServer([Reply("One", finish_reason=reason)] * 2) as server:
         command.at(server)
         terminal = Terminal("ask", "Hi")
         assert terminal.end() == 0
-    assert "note: " in terminal.child.before
+        assert "note: " in terminal.child.before
+        with chatting() as terminal:
+            shown = terminal.say("Hi")
+    assert "note: " in shown
+    assert "--resume" not in shown
+    assert ("/resume" in shown) is (reason == "length")
 
 
 def drawn(command: Command, *arguments: str) -> str:

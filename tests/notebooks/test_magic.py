@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -335,13 +336,27 @@ def test_why_an_answer_ended_is_told(notebook: Notebook, capsys: pytest.CaptureF
     """An answer that came to its largest length is one, can be gone on with, and is one text then."""
     with LoopbackServer([Reply("One two", finish_reason="length"), Reply(" two three.")]) as server:
         assert notebook.at(server)("%chat Count") is None
-        assert "--resume goes on with it" in capsys.readouterr().err
+        assert "`%chat --resume` goes on with it" in capsys.readouterr().err
         assert notebook("%chat --resume") is None
     assert notebook.markdown[-1] == notebook.shell.user_ns["_chat"].text == "One two three."
     assert notebook.answers() == [("One two three.", "complete")]
 
 
 # What goes wrong
+
+
+def test_a_history_that_can_not_be_read_is_told_in_the_words_of_a_notebook(notebook: Notebook) -> None:
+    """What is said names no option that `%chat` does not have."""
+    with LoopbackServer() as server:
+        assert notebook.at(server)("%chat Hello") is None
+        with sqlite3.connect(notebook.database) as database:
+            ((known,),) = database.execute("SELECT id FROM conversations")
+            database.execute("UPDATE messages SET fields = 'no JSON'")
+        database.close()
+        error = notebook(f"%chat --id {known} Hi")
+        assert len(server.requests) == 1
+    assert "can't be used" in str(error)
+    assert not re.search(r"(?<![\w-])(-c|-x|-o|--json|--base-url|--no-store)\b", str(error))
 
 
 @pytest.mark.parametrize("form", ["%chat Hi", "%%chat\nHi"])
