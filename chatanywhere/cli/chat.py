@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .answer import Answer
     from .talk import Talk
 
-_COMMAND = re.compile(r"/([a-z]+)(?:[ \t]+(.*?))?\s*")
+_COMMAND = re.compile(r"/([a-zA-Z]+)(?:[ \t]+(.*?))?\s*")
 
 _WELCOME = "Enter sends, Alt-Enter adds a line, Ctrl-C stops, Ctrl-D leaves; see /help."
 
@@ -194,8 +194,8 @@ class Dialogue:
         """Do what a line says: a command, or a question."""
         command = _COMMAND.fullmatch(line)
         if command:
-            name = f"_{command[1]}"
-            method = getattr(self, name, None) if command[1] in _HELP_NAMES else None
+            name = command[1].lower()
+            method = getattr(self, f"_{name}") if name in _HELP_NAMES else None
             if method is None:
                 hint = "/help lists what there is; behind a blank, it is a question"
                 say(f"error: there is no /{command[1]}\nhint: {hint}")
@@ -231,6 +231,13 @@ class Dialogue:
         elif self._is_plain and answer.text and not answer.text.endswith("\n"):
             print(flush=True)  # between two answers
 
+    def _tell(self, text: str) -> None:
+        """Say what a command has done; a pipe gets the answers alone."""
+        if self._interactive:
+            print(text)
+        else:
+            say(text)
+
     def _ask(self, text: str) -> Answer:
         content = content_of(text, self._files)
         self._files = []
@@ -243,7 +250,7 @@ class Dialogue:
         return self.talk.resume()
 
     def _undo(self, _: str) -> None:
-        print(f"taken back: {_short(self.talk.branch.undo())}")
+        self._tell(f"taken back: {_short(self.talk.branch.undo())}")
 
     def _edit(self, text: str) -> Answer | None:
         questions = self.talk.branch.questions()
@@ -264,12 +271,12 @@ class Dialogue:
     def _model(self, name: str) -> None:
         if name:
             self.talk.model = name
-        print(f"model: {one_line(self.talk.model or 'the default')}")
+        self._tell(f"model: {one_line(self.talk.model or 'the default')}")
 
     def _system(self, text: str) -> None:
         if text:
             self.talk.system = text
-        print(f"system: {one_line(self.talk.told() or 'nothing')}")
+        self._tell(f"system: {one_line(self.talk.told() or 'nothing')}")
 
     def _file(self, name: str) -> None:
         if not name:
@@ -277,12 +284,12 @@ class Dialogue:
         name = str(Path(name).expanduser())
         content_of("", [name])  # which says what is wrong with it
         self._files.append(name)
-        print(f"goes with the next question: {one_line(name)}")
+        self._tell(f"goes with the next question: {one_line(name)}")
 
     def _new(self, _: str) -> None:
         self.talk.branch.begin_anew()
         self._saved = None
-        print("a new conversation")
+        self._tell("a new conversation")
 
     def _save(self, name: str) -> None:
         from .._conversation.transcript import write
@@ -298,7 +305,7 @@ class Dialogue:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(f"not written: {reason}", "/save FILE.md, or FILE.json") from error
         self._saved = path
-        print(f"written: {one_line(str(path))}")
+        self._tell(f"written: {one_line(str(path))}")
 
     def _load(self, name: str) -> None:
         from .._conversation.transcript import read
@@ -309,21 +316,20 @@ class Dialogue:
         try:
             record = read(path)
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UsageError(
-                f"{path} can't be read: {reason}", "name a file that /save or `show` has written"
-            ) from error
+            # A ValueError names the file itself.
+            reason = f"{path} can't be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+            raise UsageError(reason, "name a file that /save or `show` has written") from error
         self.talk.take(record)
         self._saved = path
         if self._interactive:
-            print(f"{len(record['messages'])} messages")
+            self._tell(f"{len(record['messages'])} messages")
 
     def _usage(self, _: str) -> None:
         prompt, completion = self.talk.spent
-        print(f"{prompt} + {completion} = {prompt + completion} tokens")
+        self._tell(f"{prompt} + {completion} = {prompt + completion} tokens")
 
     def _help(self, _: str) -> None:
-        print(_HELP)
+        self._tell(_HELP)
 
     def _quit(self, _: str) -> None:
         self.over = True

@@ -37,6 +37,8 @@ _FLAGS = (
     (r"\bon_quota='wait'", "--on-quota wait"),
     (r"\bproxy=", "--proxy "),
     (r"\bprotocol='(\w+)'", r"--protocol \1"),
+    (r"\bsave\(\)", "/save"),
+    (r"^\[Errno \d+\] ", ""),
     (r", or raise Retry\(attempts=…\)", ""),
     (r"(--[a-z-]+) (?=[ .,:;]|$)", r"\1"),
 )
@@ -149,6 +151,8 @@ def _hint(error: BaseException) -> str:
             return "change what -o sends, or the question, or try another model with -m"
         case errors.APIStatusError():
             return "if it does not pass, try another model with -m, or another host with --base-url"
+        case errors.StreamInterruptedError():
+            return "ask again"
         case errors.ChatAnywhereError():
             return "ask again; --base-url may name a host that is no such service"
         case ImportError():

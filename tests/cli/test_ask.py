@@ -262,6 +262,24 @@ def test_errors_are_told_in_the_words_of_the_command(command: Command, arguments
     assert not re.search(r"base_url|api_key|Retry\(|(?<!-o )\b\w+=", done.err)
 
 
+def test_a_name_that_is_empty_is_told(command: Command) -> None:
+    """The line says what can't be read."""
+    done = command("ask", "Hi", "-f", "")
+    assert done.code == 2
+    assert done.err.startswith("error: '' can't be read: ")
+
+
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_what_the_system_says_is_told_without_its_number(command: Command) -> None:
+    """An output that is full is one line in plain words, whatever was printed."""
+    with open("/dev/full", "wb") as full:
+        process = command.start("models", "--help", stdout=full)
+        _, said = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert said.startswith(b"error: No space left on device\nhint: ")
+
+
 def test_the_remedy_of_a_connection_is_the_hint(command: Command) -> None:
     """A server without TLS is told in two lines."""
     with LoopbackServer() as server:

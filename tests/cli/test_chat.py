@@ -317,9 +317,11 @@ def test_what_can_not_be_done_in_a_chat_is_told(command: Command) -> None:
     lines += ["/load x", "/x", "/save x.txt"]
     done = command("chat", stdin="\n".join([*lines, "", "/model", "/system", "/new"]).encode())
     assert done.code == 0
-    assert re.fullmatch(r"(error: .+\nhint: .+\n){12}", done.err)
+    told = "model: the default\nsystem: nothing\na new conversation\n"
+    assert re.fullmatch(r"(error: .+\nhint: .+\n){12}", done.err.removesuffix(told))
     assert ": .md, .markdown, .json" in done.err
-    assert done.out == "model: the default\nsystem: nothing\na new conversation\n"
+    assert "save()" not in done.err
+    assert (done.out, done.err.endswith(told)) == ("", True)
 
 
 def test_a_pipe_holds_a_chat_too(command: Command, tmp_path: Path) -> None:
@@ -344,7 +346,8 @@ def test_a_pipe_holds_a_chat_too(command: Command, tmp_path: Path) -> None:
         done = command.at(server)("chat", stdin="\n".join(lines).encode())
     assert done.code == 0
     assert "Your name is Ada" in done.out
-    assert "/retry [MODEL]" in done.out
+    assert "/retry [MODEL]" in done.err
+    assert "tokens" not in done.out
     assert done.err.count("error: ") == 2
     bodies = [each.json for each in server.requests]
     assert [each["model"] for each in bodies[1:]] == ["m"] * 3
@@ -354,10 +357,12 @@ def test_a_pipe_holds_a_chat_too(command: Command, tmp_path: Path) -> None:
 
 
 def test_json_of_a_chat_is_one_object_per_line(command: Command) -> None:
-    """And nothing between them."""
+    """And nothing between them; what commands say is on standard error."""
     with LoopbackServer(["One", "Two"]) as server:
-        done = command.at(server)("chat", "--json", stdin=b"Hi\nHo\n")
+        done = command.at(server)("chat", "--json", stdin=b"Hi\n/USAGE\n/model\nHo\n/undo\n")
     assert [json.loads(line)["text"] for line in done.out.splitlines()] == ["One", "Two"]
+    assert "tokens\nmodel: " in done.err
+    assert "taken back: Ho\n" in done.err
 
 
 def test_a_file_is_written_over_only_by_its_own_conversation(command: Command, tmp_path: Path) -> None:
@@ -366,7 +371,7 @@ def test_a_file_is_written_over_only_by_its_own_conversation(command: Command, t
     lines = ["Hi", f"/save {file}", f"/save {file}", "/new", f"/save {file}", f"/load {file}", f"/save {file}"]
     with LoopbackServer() as server:
         done = command.at(server)("chat", stdin="\n".join(lines).encode())
-    assert done.out.count("written: ") == 3
+    assert done.err.count("written: ") == 3
     assert done.err.count("is there already") == 1
 
 
@@ -395,9 +400,9 @@ def test_a_chat_in_a_pipe_ends_as_a_question_does(command: Command, way: str) ->
         assert process.stdout
         assert process.stderr
         if way == "interrupted at the prompt":
-            process.stdin.write(b"/help\n")
+            process.stdin.write(b"/model\n")
             process.stdin.flush()
-            assert process.stdout.readline()
+            assert process.stderr.readline() == b"model: the default\n"
         else:
             process.stdin.write(b"Hi\n")
             process.stdin.flush()
