@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import re
-import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
@@ -17,7 +16,7 @@ from ._config import Settings, checked_headers, checked_query, endpoint_url
 from ._errors import APIConnectionError, APIStatusError, APITimeoutError, ChatAnywhereError, StreamCancelledError
 from ._hosts import Hosts
 from ._http.exchange import Exchange, HTTPResponse, Loss
-from ._http.scope import CallScope
+from ._http.scope import BriefLock, CallScope
 from ._http.transport import HTTPRequest, PublicExchange, Transport
 from ._policy import DEFAULT, Retry, RetryLike, TimeoutLike, is_about_model, logger
 from ._protocols.head import AnswerHead
@@ -138,7 +137,7 @@ class Call(Generic[T]):
         self._fresh = False  # an idle connection has let this call down
         self._error: ChatAnywhereError | None = None  # why there is no answer to the last attempt
         self._reading: Reading[T] | None = None
-        self._lock = threading.RLock()  # reentrant, because a signal handler may cancel what it interrupts
+        self._closing = BriefLock()
         limits = settings.limits(timeout)
         self.scope = CallScope(replace(limits, read=None) if endpoint.silent else limits)
         self.state = State.READY
@@ -333,8 +332,8 @@ class Call(Generic[T]):
         Raises:
             StreamCancelledError: the call has been cancelled already, and the connection perhaps closed.
         """
-        with self._lock:
-            self.state = State.WAITING
+        # In this order: `cancel` sets the flag, and looks at the state then. So one of the two sees the other.
+        self.state = State.WAITING
         self.scope.raise_if_cancelled()
 
     def stop_waiting(self, error: BaseException | None = None) -> None:
@@ -370,7 +369,7 @@ class Call(Generic[T]):
         self.cancel()
 
     def _release(self) -> None:
-        with self._lock:
+        with self._closing:
             closing = self.watcher or self.exchange
             if closing is not None and self.state is not State.WAITING:
                 closing.close()

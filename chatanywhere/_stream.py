@@ -201,6 +201,9 @@ class BaseStream(Generic[Parsed]):
         It is called by whoever learns of the end: the one who reads, closes, or lets go of the stream, before any error
         is raised. So after a `cancel()` it is the reader who calls it. If the stream has ended already, it is called
         now. What it raises is logged.
+
+        Of a stream that is forgotten, the garbage collector may call it, in any thread and in the middle of anything:
+        it must not wait for a lock then, and `queue.SimpleQueue.put` is a way to pass on what it is told.
         """
         self._callbacks.append(function)
         if self._over:

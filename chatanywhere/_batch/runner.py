@@ -117,7 +117,10 @@ class Runner:
         self._threads = 0
         self._broken = False
         self._given_up = False
-        self._over = threading.Event()
+        # Held until all has ended. Not an Event: a run that is forgotten is closed by the garbage collector, which may
+        # come while the thread that sets the event is about to, and waits for that then.
+        self._running = threading.Lock()
+        self._running.acquire()
         self._started = False
         self._process = os.getpid()
         self.outbox = Outbox()
@@ -162,7 +165,8 @@ class Runner:
             self._started = True
             self._end()
         self.cancel()
-        self._over.wait(LEAVE)
+        if self._running.acquire(timeout=LEAVE):
+            self._running.release()
 
     # The thread that decides --------------------------------------------------------------------------------
 
@@ -195,7 +199,7 @@ class Runner:
         error = self._engine.failure
         if isinstance(error, ChatAnywhereError):
             error.left = self._tally.left
-        self._over.set()
+        self._running.release()
         self.outbox.put(End(error))
 
     def _drain(self) -> None:

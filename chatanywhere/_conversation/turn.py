@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,12 +107,14 @@ class Asking:
         turn: what is known of it so far; its text is what came of the answer before.
         rest: only the rest of an answer is asked for.
         stream: where the answer comes from, if that is a stream.
+        over: what has come is in `turn`.
     """
 
     def __init__(self, turn: Turn, messages: Sequence[dict[str, Any]], *, rest: bool) -> None:
         self.turn = turn
         self.rest = rest
-        self.stream: weakref.ref[Stream | AsyncStream] | None = None
+        self.stream: Callable[[], Stream | AsyncStream | None] | None = None
+        self.over = False
         self._messages = messages
 
     @property
@@ -152,6 +153,36 @@ class Asking:
         said = [as_json(completion.message), *map(tool_message, results)]
         self.turn = replace(self.turn, messages=[*self.turn.messages, *said])
 
+    def keep(self, stream: Stream | AsyncStream) -> None:
+        """The stream has ended; hold it until somebody wants to know what has come of it."""
+        self.stream = lambda: stream
+        if self.rest and stream.error is not None and not self.over:
+            _leave(stream.error, joined(self.turn.text, stream.text))
+
+    def has_ended(self) -> bool:
+        """Whether there is nothing more to come."""
+        if self.over or self.stream is None:
+            return self.over
+        stream = self.stream()
+        return stream is None or stream.status != "open"
+
+    def take_stream(self) -> None:
+        """Put into `turn` what has come of a stream that has ended."""
+        if self.over or self.stream is None:
+            return
+        stream = self.stream()
+        error: BaseException | None = None if stream is None else stream.error
+        whole = self.turn.status == "complete"  # Ctrl-C has come in here before
+        if not whole and stream is not None and stream.status == "complete":
+            try:
+                self.complete(stream.completion)
+                whole = True
+            except Exception as exc:  # it does not fit the type that was asked for
+                error = exc
+        if not whole:
+            self.fail(*("", "") if stream is None else (stream.text, stream.reasoning), error)
+        self.over = True
+
     def complete(self, completion: Completion[Any]) -> Completion[Any]:
         """The answer has come; return it, with what came of it before."""
         turn = self.turn
@@ -177,12 +208,19 @@ class Asking:
         reasoning = self.turn.reasoning + reasoning
         status: Literal["cut", "failed"] = "cut" if text else "failed"
         failure = None
+        if error is not None:
+            _leave(error, text)
         if isinstance(error, ChatAnywhereError):
-            error.partial = text
             failure = copy.copy(error)  # whose traceback would hold this
-        elif error is not None:
-            leave_text(error, text)
         self.turn = replace(self.turn, text=text, reasoning=reasoning, status=status, error=failure)
+
+
+def _leave(error: BaseException, text: str) -> None:
+    """Leave what has come of an answer on the error that has ended it."""
+    if isinstance(error, ChatAnywhereError):
+        error.partial = text
+    else:
+        leave_text(error, text)
 
 
 def _whole(turn: Turn, rest: Completion[Any]) -> Completion[Any]:

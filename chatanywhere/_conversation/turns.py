@@ -6,7 +6,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._errors import ChatAnywhereError
@@ -28,7 +27,9 @@ class Turns:
     def __init__(self, history: History) -> None:
         self._history = history
         self._asking: Callable[[], Asking | None] | None = None
-        self._lock = threading.RLock()  # reentrant, because a stream may be collected anywhere
+        # Not for what the garbage collector does with a stream or a coroutine that is forgotten, in any thread and in
+        # the middle of anything: see `_end`.
+        self._lock = threading.RLock()
 
     @contextmanager
     def reading(self) -> Iterator[History]:
@@ -94,39 +95,24 @@ class Turns:
         """Have a stream bring the answer to a turn; return it."""
         asking.stream = weakref.ref(stream)
         self._asking = lambda: asking
-        stream.add_done_callback(partial(self._stream_done, asking))
+        stream.add_done_callback(asking.keep)
         return stream
 
-    def _stream_done(self, asking: Asking, stream: Stream | AsyncStream) -> None:
-        with self._lock:
-            if self._asking is None or self._asking() is not asking:
-                return
-            error: BaseException | None = stream.error
-            if stream.status == "complete" and asking.turn.status != "complete":
-                try:
-                    asking.complete(stream.completion)
-                except ChatAnywhereError as exc:  # it does not fit the type that was asked for
-                    error = exc
-            if asking.turn.status != "complete":
-                asking.fail(stream.text, stream.reasoning, error)
-            self._end(asking)
-
     def _end(self, asking: Asking) -> None:
+        """A turn has ended; `_settle` puts it where it belongs. No lock is waited for, so it may be called anywhere."""
+        if self._asking is not None and self._asking() is asking:
+            self._asking = lambda: asking
+            asking.over = True
+
+    def _settle(self) -> None:
+        """Put a turn that has ended where it belongs, before the history is looked at or changed."""
+        held = self._asking  # which another thread may change
+        asking = held and held()
+        if not asking or not asking.has_ended():
+            return
         with self._lock:
             if self._asking is None or self._asking() is not asking:
                 return  # another thread has
+            asking.take_stream()
             self._history.end(asking.turn)
             self._asking = None
-
-    def _settle(self) -> None:
-        """Take note of the end of a stream of which its reader has not learned yet, or was kept from telling."""
-        held = self._asking  # which another thread may change
-        asking = held and held()
-        if not asking or asking.stream is None:
-            return
-        stream = asking.stream()
-        if stream is None:
-            asking.fail("")
-            self._end(asking)
-        elif stream.status != "open":
-            self._stream_done(asking, stream)

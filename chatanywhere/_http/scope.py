@@ -27,6 +27,9 @@ LULL = 2.0
 GRACE = 0.25
 """Seconds for taking what had arrived when a process that stood still finds a limit long gone."""
 
+_MOMENT = 0.1
+"""Seconds for which a `BriefLock` is waited for."""
+
 _LATE = 0.05  # seconds behind a limit, from which on the process must have stood still
 _EARLY = 0.01  # seconds by which a clock other than ours may say that the time is up
 
@@ -35,6 +38,27 @@ _WHERE: dict[Phase, str] = {
     "headers": "before the answer began",
     "read": "within the answer",
 }
+
+
+class BriefLock:
+    """A lock that is held for microseconds, and so is not waited for longer than a moment: `with lock: …`.
+
+    The garbage collector ends a call that is forgotten in the middle of anything, in any thread, and so does a signal
+    handler. What either has interrupted may be what the holder of the lock waits for, and the holder may have been
+    interrupted so that it never lets go. Whoever has waited for that moment goes on without the lock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # reentrant, for what was interrupted may hold it
+
+    def __enter__(self) -> None:
+        self._lock.acquire(timeout=_MOMENT)
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # it was not had
 
 
 class Interruptible(Protocol):
@@ -70,8 +94,7 @@ class CallScope:
         self._waited_for: Interruptible | None = None
         self._token: contextvars.Token[CallScope] | None = None
         self.wake: Callable[[], None] | None = None
-        # Reentrant, because a signal handler may cancel the call of the thread that it interrupts.
-        self._lock = threading.RLock()
+        self._lock = BriefLock()
 
     def __enter__(self) -> CallScope:
         """The connections that are opened from now on obey this scope."""
