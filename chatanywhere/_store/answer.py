@@ -59,7 +59,8 @@ class AnswerInStore:
         """
         self._ended.set()
         if self._thread is not None:
-            self._thread.join()
+            with contextlib.suppress(RuntimeError):  # Ctrl-C came before it had begun; it will end at once
+                self._thread.join()
         for name in ("tool_calls", "fields"):
             if name in columns:
                 columns[name] = as_json(columns[name])

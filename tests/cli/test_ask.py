@@ -13,10 +13,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
+from chatanywhere._store import answer
+from chatanywhere.cli import talk
 from chatanywhere.testing import Fault, LoopbackServer, Reply, Request
 
 from .conftest import ROOT, TIMEOUT, Command
@@ -488,6 +491,39 @@ def test_a_signal_that_is_ignored_stays_so(command: Command, name: str) -> None:
         process.send_signal(getattr(signal, name))
         assert process.communicate(timeout=TIMEOUT)[0] == b"def"
     assert process.returncode == 0
+
+
+@posix
+def test_ctrl_c_at_any_line_leaves_no_answer_unfinished(command: Command) -> None:
+    """Wherever it comes from the question's storing to the answer's, the row says how the answer has ended."""
+    files = {talk.__file__, answer.__file__}
+    line, sprung = 0, True
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines_left, sprung
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line" and not sprung:
+            lines_left -= 1
+            if not lines_left:
+                sprung = True
+                os.kill(os.getpid(), signal.SIGINT)
+        return trace
+
+    before = sys.gettrace()
+    with LoopbackServer(lambda _: "Yes.") as server:
+        command.at(server)
+        while sprung:
+            line, sprung = line + 1, False
+            lines_left = line
+            sys.settrace(trace)
+            try:
+                code = command("ask", "Hi").code
+            finally:
+                sys.settrace(before)
+            assert code == (130 if sprung else 0)
+    assert line > 100
+    assert {status for _, status in command.answers()} == {"complete", "cut", "failed"}
 
 
 @posix
