@@ -158,3 +158,16 @@ def wait_until_closed(server: LoopbackServer) -> None:
             return
         waiting.wait(0.02)
     pytest.fail(f"a connection has outlived its call: {sockets_to(port)}")
+
+
+def test_what_came_of_a_forgotten_answer_is_kept(stuck: LoopbackServer) -> None:
+    """A conversation that another thread has in its hands notes the end of a stream, and has its text afterwards."""
+    conversation = Client("k", base_url=stuck.url, retry=None).conversation()
+    box = [conversation.stream("Hello")]
+    assert next(box[0]) == "one"
+    with held(conversation._lock):
+        soon(box.clear)
+    assert conversation.messages == []
+    turn = conversation.turn
+    assert turn is not None
+    assert (turn.text, turn.status) == ("one", "cut")
