@@ -165,7 +165,7 @@ def test_what_came_of_a_forgotten_answer_is_kept(stuck: LoopbackServer) -> None:
     conversation = Client("k", base_url=stuck.url, retry=None).conversation()
     box = [conversation.stream("Hello")]
     assert next(box[0]) == "one"
-    with held(conversation._lock):
+    with held(conversation._turns._lock):
         soon(box.clear)
     assert conversation.messages == []
     turn = conversation.turn

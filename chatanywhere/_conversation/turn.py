@@ -156,8 +156,6 @@ class Asking:
     def keep(self, stream: Stream | AsyncStream) -> None:
         """The stream has ended; hold it until somebody wants to know what has come of it."""
         self.stream = lambda: stream
-        if self.rest and stream.error is not None and not self.over:
-            _leave(stream.error, joined(self.turn.text, stream.text))
 
     def has_ended(self) -> bool:
         """Whether there is nothing more to come."""
@@ -171,7 +169,8 @@ class Asking:
         if self.over or self.stream is None:
             return
         stream = self.stream()
-        error: BaseException | None = None if stream is None else stream.error
+        # A copy, for the stream's own error has what came of the stream.
+        error: BaseException | None = None if stream is None else copy.copy(stream.error)
         whole = self.turn.status == "complete"  # Ctrl-C has come in here before
         if not whole and stream is not None and stream.status == "complete":
             try:
@@ -208,19 +207,12 @@ class Asking:
         reasoning = self.turn.reasoning + reasoning
         status: Literal["cut", "failed"] = "cut" if text else "failed"
         failure = None
-        if error is not None:
-            _leave(error, text)
         if isinstance(error, ChatAnywhereError):
+            error.partial = text
             failure = copy.copy(error)  # whose traceback would hold this
+        elif error is not None:
+            leave_text(error, text)
         self.turn = replace(self.turn, text=text, reasoning=reasoning, status=status, error=failure)
-
-
-def _leave(error: BaseException, text: str) -> None:
-    """Leave what has come of an answer on the error that has ended it."""
-    if isinstance(error, ChatAnywhereError):
-        error.partial = text
-    else:
-        leave_text(error, text)
 
 
 def _whole(turn: Turn, rest: Completion[Any]) -> Completion[Any]:

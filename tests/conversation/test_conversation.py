@@ -821,6 +821,20 @@ def test_a_stream_of_the_rest_enters_as_a_whole(kind: str) -> None:
         assert completion.text == "one two three"
 
 
+def test_a_stream_of_the_rest_that_is_cut_has_its_own_text(kind: str) -> None:
+    """Its error has what came of the stream, and the turn the whole."""
+    with LoopbackServer([Reply("one two", finish_reason="length"), ["two ", "three", " four"]]) as server:
+        talk = Talk(kind, server)
+        talk.call("send", "count")
+        server.faults = [Fault.no_done(after=2, first=1)]
+        with pytest.raises(ChatAnywhereError) as caught:
+            talk.stream(method="stream_resume")
+        assert caught.value.partial == "two three"
+        turn = talk.turn
+        assert turn.error is not None
+        assert turn.text == turn.error.partial == "one two three"
+
+
 def test_nothing_to_go_on_with_is_told(kind: str) -> None:
     """The error says why, and nothing is sent."""
     with LoopbackServer([Reply(reasoning="Hm", tool_calls=[("f", {})], finish_reason="length")]) as server:
