@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import sqlite3
+import stat
 import sys
 import threading
 import warnings
@@ -257,8 +258,11 @@ def _open(path: str, *, wal: bool) -> sqlite3.Connection:
 def _check(path: str) -> None:
     """See to it that a file is a journal, if there is one, without touching it."""
     try:
-        names = os.stat(path).st_nlink
-        if names > 1 and os.path.isfile(path):  # to close it would take SQLite's locks off the other name
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for its other end
+            raise _not_one(path)
+        names = found.st_nlink
+        if names > 1:  # to close it would take SQLite's locks off the other name
             raise ValueError(
                 f"the journal {path} has {names} names (hard links), and SQLite would keep a log for each: "
                 "take a copy of it as journal="
@@ -270,13 +274,17 @@ def _check(path: str) -> None:
     if not head:  # as mkstemp makes it
         return
     if head[:16] != _MAGIC or int.from_bytes(head[68:72], "big") != _ID:
-        raise ValueError(f"{path} is no journal, and is left as it is: take another path as journal=")
+        raise _not_one(path)
     version = int.from_bytes(head[60:64], "big")
     if version != VERSION:
         raise ValueError(
             f"the journal {path} is of version {version}, and this package reads version {VERSION}: "
             "take another path as journal=, or the version of the package that has written it"
         )
+
+
+def _not_one(path: str) -> ValueError:
+    return ValueError(f"{path} is no journal, and is left as it is: take another path as journal=")
 
 
 def _failure(path: str, error: Exception) -> OSError:

@@ -70,7 +70,7 @@ class BaseRun(Generic[Parsed]):
                 raise
             if journal.in_doubt:
                 logger.warning(
-                    "%d prompts were on their way when an earlier run ended: those that are asked again may be "
+                    "prompts that were on their way when an earlier run ended: %d; those that are asked again may be "
                     "billed twice",
                     journal.in_doubt,
                 )

@@ -27,8 +27,8 @@ _FLAGS = (
     (r"\bbase_url=(?=')", "base URL "),  # which the environment may have named
     (r"\bbase_url\b(?!=)", "the base URL"),
     (r"\bbase_url=", "--base-url "),
-    (r"\b(max_tokens|max_response_bytes)=", r"-o \1="),
-    (r"\bRetry\(attempts=([0-9-]+)\)", r"-o retry=\1"),
+    (r"\b(max_tokens|max_response_bytes)=", r"--option \1="),  # -o is something else for a batch
+    (r"\bRetry\(attempts=([0-9-]+)\)", r"--option retry=\1"),
     (r"\bverify='(.*?)'", r"export REQUESTS_CA_BUNDLE=\1"),
     (r"(for what they return): send that .*", r"\1, which can't be given here: begin another one, or /undo in a chat"),
     (r"\bmodel=", "--model "),

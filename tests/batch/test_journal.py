@@ -385,12 +385,27 @@ def test_a_forked_child_does_not_hold_a_journal_longer_than_its_parent(tmp_path:
         opened(file).close()
 
 
-@pytest.mark.parametrize("name", ["missing/run.sqlite", "folder"])
-def test_a_path_that_can_t_be_a_file_says_so(name: str, tmp_path: Path) -> None:
+def test_a_path_that_can_t_be_a_file_says_so(tmp_path: Path) -> None:
     """The system's own error, which names the path."""
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match=name):
-        opened(tmp_path / name)
+    with pytest.raises(OSError, match="missing/run"):
+        opened(tmp_path / "missing" / "run.sqlite")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_what_is_no_file_is_no_journal(kind: str, tmp_path: Path) -> None:
+    """Nobody waits for the other end of a pipe, and nothing is made beside it."""
+    path = tmp_path / "notes"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe" and hasattr(os, "mkfifo"):
+        os.mkfifo(path)
+    elif kind == "device" and os.path.exists(os.devnull):
+        path.symlink_to(os.devnull)
+    else:
+        pytest.skip("there is none")
+    with pytest.raises(ValueError, match="notes is no journal"):
+        opened(path)
+    assert os.listdir(tmp_path) == ["notes"]
 
 
 @pytest.mark.parametrize("path", ["", ":memory:"])

@@ -828,7 +828,7 @@ def test_a_resume_says_what_may_be_billed_twice(
         caplog.clear()
         with caplog.at_level(logging.WARNING, "chatanywhere"):
             again = client.map([str(number) for number in range(10)], journal=tmp_path / "j")
-        assert "3 prompts were on their way" in caplog.text
+        assert "on their way when an earlier run ended: 3;" in caplog.text
         assert len(list(again)) == 10
         assert again.progress.in_doubt == 3
         assert len(server.requests) == 13

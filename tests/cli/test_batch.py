@@ -81,6 +81,10 @@ def openai_line(name: str, text: str, **body: Any) -> str:
             {"line-2": 'one\n\n"two"', "line-5": "three"},
         ),
         ("in", "a b, c\none,\n", ["--template", "{{{a b}}}{c}"], {"line-2": "{one}"}),
+        ("in.csv", '\na;b\n"0;5";1,5\n', ["--template", "{a} {b}"], {"line-3": "0;5 1,5"}),  # as Excel in Germany
+        ("in.csv", "a;b,c\n1,2\n", ["--template", "{a;b}"], {"line-2": "1"}),
+        ("in", "a\tb\n1;\t2\n", ["--template", "{a}"], {"line-2": "1;"}),
+        ("in.tsv", "a,b\tc;d\n1,\t2\n", ["--template", "{a,b}"], {"line-2": "1,"}),
         ("in.csv", "one,two\n", ["--format", "text"], {"line-1": "one,two"}),
         ("in.txt", '{"prompt": "one"}\n', ["--format", "jsonl"], {"line-1": "one"}),
         ("in.jsonl", "", [], {}),
@@ -148,6 +152,22 @@ def test_fields_of_a_line_are_sent_and_those_of_the_command_fill_the_gaps(comman
     assert list(texts_of(folder / "out")) == ["line-1", "line-2", "a"]
 
 
+@posix
+def test_prompts_can_be_typed(folder: Path, command: Command) -> None:
+    """One Ctrl-D ends them, as elsewhere."""
+    pexpect = pytest.importorskip("pexpect")
+    with LoopbackServer(said) as server:
+        command.at(server)
+        arguments = ["-m", "chatanywhere", "batch", "-", "-o", str(folder / "out"), "-v"]
+        child = pexpect.spawn(sys.executable, arguments, cwd=str(ROOT), env=dict(os.environ), timeout=TIMEOUT)
+        child.sendline("one")
+        child.sendeof()
+        child.expect(pexpect.EOF)
+        child.close()
+    assert child.exitstatus == 0
+    assert texts_of(folder / "out") == {"line-1": "said one"}
+
+
 # What can't be asked
 
 
@@ -155,8 +175,9 @@ def test_fields_of_a_line_are_sent_and_those_of_the_command_fill_the_gaps(comman
     ("bad", "words"),
     [
         (openai_line("a", "again"), r'its id "a" is that of line 1'),
-        ("nope", r"it is not JSON: Expecting value at character 1"),
-        ('{"prompt": "x"', "it is not JSON"),
+        ("nope", r"it is not JSON: Expecting value at character 1(?=\n|; 1 line)"),
+        ('{"prompt": "x"', "it is not JSON: .* at character 15; each line has to be a whole object, as `jq -c`"),
+        ("[", "it is not JSON: .* at character 2; each line has to be a whole object"),
         ('{"prompt": "x", "top_p": NaN}', "NaN is no number"),
         ("[" * 100_000, "it is not JSON"),
         ('[{"prompt": "x"}]', "it is a JSON array"),
@@ -181,6 +202,7 @@ def test_fields_of_a_line_are_sent_and_those_of_the_command_fill_the_gaps(comman
         ('{"prompt": "x", "timeout": 3}', "timeout is no field of a request"),
         ('{"prompt": "x", "api_key": "sk-1"}', "api_key is no field of a request"),
         (b'{"prompt": "\xff"}', "it is not UTF-8"),
+        ('{"prompt": "x"}'.encode("utf-16-le"), "it is not UTF-8"),
         ("x" * 3000, "it has more than 2000 bytes"),
     ],
 )
@@ -216,6 +238,7 @@ def test_a_line_that_cannot_be_asked_is_refused_before_anything_is_sent(
         ('"one"x,2', "it is no row of a table"),
         (b"\xcc\xec,2", "it is not UTF-8: save the file as UTF-8"),
         (b'"a\n\xcc\xec\n",2', "it is not UTF-8"),
+        ("one\rtwo,3", "it is no row of a table: new-line character seen in unquoted field\n"),
         ("x" * 3000 + ",2", "it has more than 2000 bytes"),
         ('"one\n' + "x" * 3000 + '\n",2', "it has more than 2000 bytes"),
     ],
@@ -275,6 +298,9 @@ def test_a_template_needs_a_table_with_its_columns(
         (["in.txt", "-o", "none/out"], "none/out can't be written: No such file"),
         (["in.txt", "-o", "."], r"\. is no regular file"),
         (["in.txt", "-o", "/dev/null"], "/dev/null is no regular file"),
+        (["-", "-o", "none/out"], "none/out can't be written: No such file"),
+        (["in.txt", "-o", "out", "--journal", ":memory:"], "--journal is no file: ':memory:'"),
+        (["in.txt", "-o", "out", "--journal", "."], r"/batch is no journal, and is left as it is"),
         (["in.txt", "-o", "out", "--errors", "/dev/full"], "/dev/full is no regular file"),
         (["in.txt", "-o", "out", "--journal", "none/run"], r"journal none/run can't be opened: No such file"),
         (["in.txt", "-o", "out", "--template", "{a}"], "--template is for tables"),
@@ -298,6 +324,15 @@ def test_wrong_use_sends_nothing(
     assert (done.code, done.out) == (2, "")
     assert re.fullmatch(f"error: [^\n]*{words}[^\n]*\nhint: [^\n]+\n", done.err)
     assert [each.name for each in folder.iterdir()] == ["in.txt"]
+
+
+@posix
+def test_a_pipe_has_no_place_for_a_file(command: Command, folder: Path) -> None:
+    """`-o -` prints, and `-o /dev/stdout` says so."""
+    process = command.start("batch", str(thirty(folder)), "-o", "/dev/stdout", "--errors", "e", "--journal", "j")
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, out) == (2, b"")
+    assert err == b"error: /dev/stdout is no regular file\nhint: name another; -o - prints\n"
 
 
 def test_a_file_that_changes_under_the_run_is_no_answer(command: Command, folder: Path) -> None:
@@ -359,13 +394,18 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 ROWS = st.lists(st.one_of(st.just([]), st.lists(CELLS, min_size=1, max_size=3)), max_size=8)
 
 
-@given(ROWS, st.sampled_from(["\n", "\r\n"]), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+# Where lines end in \n, Python's own writer may leave a cell with \r without quotes.
+STYLES = [("\n", csv.QUOTE_ALL), ("\r\n", csv.QUOTE_ALL), ("\r\n", csv.QUOTE_MINIMAL)]
+
+
+@given(ROWS, st.sampled_from(STYLES))
 def test_rows_are_read_as_they_were_written(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], end: str, quoting: Any
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], style: tuple[str, Any]
 ) -> None:
     """Any cells, with line ends and quotes in them; a row of two is a prompt, and its id the line it begins at."""
     file = tmp_path_factory.mktemp("rows") / "in.csv"
     written = io.StringIO()
+    end, quoting = style
     writer = csv.writer(written, lineterminator=end, quoting=quoting)
     expected, bad = [], set()
     writer.writerow(["a", "b"])
@@ -583,7 +623,7 @@ def test_a_quota_of_one_s_own_goes_on_the_next_day(
         (Fault.status(429, "limited to 200 requests per day"), 75, "run it again after"),
         (Fault.status(429, body='{"error": {"message": "Top up.", "code": "insufficient_quota"}}'), 4, "error: 429"),
         (Fault.status(401, "wrong api key"), 4, "error: 401: wrong api key"),
-        (Fault.status(402, "no money"), 4, "error: 402: no money"),
+        (Fault.status(402, "no money"), 4, "Lower --option max_tokens=, or top up"),
     ],
 )
 def test_what_ends_a_batch_has_its_exit_code(
@@ -678,7 +718,7 @@ def test_a_killed_batch_loses_nothing_and_asks_little_twice(command: Command, fo
         assert done.code == 0
         assert f"30 answered ({kept} of them before), 0 failed" in done.err
         assert (f"{doubted} may be billed twice" in done.err) == (doubted > 0)
-        assert bool(re.match(rf"warning: {doubted} prompts? w", done.err)) == (doubted > 0)
+        assert bool(re.match(rf"warning: prompts that were [^:]*: {doubted};", done.err)) == (doubted > 0)
         assert doubted <= 4
         assert 30 <= len(server.requests) <= 30 + doubted
     assert list(texts_of(output).values()) == [f"said prompt {number}" for number in range(30)]
@@ -766,14 +806,14 @@ def test_a_full_disk_is_told_and_nothing_is_lost(command: Command, folder: Path,
 
 def test_verbose_says_what_becomes_of_each_prompt(command: Command, folder: Path) -> None:
     """One line each, on standard error, in which nothing can move a terminal's cursor."""
-    lines = [json.dumps({"prompt": "one", "id": "a\x1b[2J"}), json.dumps({"prompt": "bad", "id": "b"})]
+    lines = [json.dumps({"prompt": "one", "id": f"a\x1b[2J{'x' * 100}"}), json.dumps({"prompt": "bad", "id": "b"})]
     (folder / "in.jsonl").write_text("\n".join(lines))
     with LoopbackServer(lambda request: Fault.status(400, "no") if request.text == "bad" else "Yes.") as server:
         command.at(server)
         arguments = ["batch", str(folder / "in.jsonl"), "-o", str(folder / "out"), "-v", "-j", "1"]
         first, second = command(*arguments).err, command(*arguments).err
-    assert re.match(r"a␛\[2J: gpt-4o-mini, \d+ tokens, \d\.\d s\nb: 400: no\n1 answered, 1 failed", first)
-    assert re.match(r"a␛\[2J: answered before\nb: 400: no\n1 answered \(1 of them before\), 1 failed", second)
+    assert re.match(r"a␛\[2Jx{75}: gpt-4o-mini, \d+ tokens, \d\.\d s\nb: 400: no\n1 answered, 1 failed", first)
+    assert re.match(r"a␛\[2Jx{75}: answered before\nb: 400: no\n1 answered \(1 of them before\), 1 failed", second)
 
 
 @posix

@@ -7,13 +7,12 @@ as a pipe, is copied to a file without a name first.
 from __future__ import annotations
 
 import csv
-import io
 import os
-import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from io import BufferedIOBase, BytesIO
 from types import MappingProxyType
 from typing import IO, Any, TypeAlias
 
@@ -38,7 +37,6 @@ class BatchInput:
         template: of the prompts of a table.
         system: what the model is told first, in prompts that don't say it themselves.
         fields: of all requests that don't have them themselves.
-        folder: where what can't be read twice is copied to; None for the system's.
 
     Attributes:
         bad: the numbers of the lines that are left out.
@@ -56,7 +54,6 @@ class BatchInput:
         template: str | None = None,
         system: str | None = None,
         fields: Mapping[str, Any] = MappingProxyType({}),
-        folder: str | None = None,
     ) -> None:
         self.name = "standard input" if path == "-" else path
         self.bad: set[int] = set()
@@ -65,13 +62,14 @@ class BatchInput:
         self._fields = _checked_fields(fields)
         self._count = 0
         self._template = None if template is None else PromptTemplate(template)
-        self._delimiter = "\t" if path.lower().endswith(".tsv") else ","
+        self._delimiter = ","
         self._columns: list[str] = []
-        self._file = _opened(path, self.name, folder)
+        self._file = _opened(path, self.name)
         try:
             self._was = self._state()
             self._format = format or self._recognized(path)
             if self._format == "csv":
+                self._delimiter = self._found_delimiter(path)
                 self._columns = self._read_columns()
             self._check_template()
         except BaseException:
@@ -85,8 +83,17 @@ class BatchInput:
             return ending
         if self._template is not None:
             return "csv"
-        first = next((line for _, line in self._lines() if line is not None and line.strip()), b"")
-        return "jsonl" if first.lstrip()[:1] in (b"{", b"[") else "text"
+        return "jsonl" if self._first_line().lstrip()[:1] in (b"{", b"[") else "text"
+
+    def _found_delimiter(self, path: str) -> str:
+        """What is between the cells: what the name says, else the first of these that the first line has."""
+        if path.lower().endswith(".tsv"):
+            return "\t"
+        first = self._first_line()
+        return next((each for each in ",;\t" if each.encode() in first), ",")  # where 0.5 is 0,5, Excel writes ;
+
+    def _first_line(self) -> bytes:
+        return next((line for _, line in self._lines() if line is not None and line.strip()), b"")
 
     def _check_template(self) -> None:
         if self._template is None and self._format == "csv":
@@ -195,10 +202,7 @@ class BatchInput:
             if line is None:
                 yield number, _too_long()
             elif line.strip():
-                try:
-                    yield number, line.rstrip(b"\r\n").decode("utf-8")
-                except UnicodeDecodeError:
-                    yield number, _not_utf8()
+                yield number, _text(line.rstrip(b"\r\n"))
 
     def _lines(self) -> Iterator[tuple[int, bytes | None]]:
         """All lines with their numbers; None for one that is too long."""
@@ -235,17 +239,18 @@ class BatchInput:
                 first = at + 1
                 try:
                     row = next(reader)
-                    "".join(row).encode("utf-8")
                 except StopIteration:
                     break
                 except csv.Error as error:
                     if long:
                         break
-                    yield first, BadLine(f"it is no row of a table: {error}")
-                except UnicodeEncodeError:
-                    yield first, _not_utf8()
+                    words = str(error).partition(" - ")[0]  # behind it is what the programmer is told
+                    yield first, BadLine(f"it is no row of a table: {words}")
                 else:
-                    if any(cell.strip() for cell in row):
+                    whole = _text("".join(row).encode("utf-8", "surrogateescape"))
+                    if isinstance(whole, BadLine):
+                        yield first, whole
+                    elif whole.strip():
                         yield first, row
             if long:
                 yield first, _too_long()
@@ -276,11 +281,17 @@ def _too_long() -> BadLine:
     return BadLine(f"it has more than {_MAX_LINE} bytes")
 
 
-def _not_utf8() -> BadLine:
-    return BadLine("it is not UTF-8: save the file as UTF-8, which Excel calls CSV UTF-8")
+def _text(line: bytes) -> str | BadLine:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # as UTF-16 has them
+        return BadLine("it is not UTF-8: save the file as UTF-8, which Excel calls CSV UTF-8")
+    return text
 
 
-def _opened(path: str, name: str, folder: str | None) -> IO[bytes]:
+def _opened(path: str, name: str) -> IO[bytes]:
     """Open a file that can be read twice.
 
     Raises:
@@ -288,29 +299,30 @@ def _opened(path: str, name: str, folder: str | None) -> IO[bytes]:
     """
     try:
         if path == "-":
-            return _copied(_standard_input(), folder)
+            return _copied(_standard_input())
         file = open(path, "rb")  # noqa: SIM115  it is the caller's
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return file
         with file:
-            return _copied(file, folder)
+            return _copied(file)
     except (OSError, ValueError) as error:  # a ValueError for a name with a NUL, too
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{name} can't be read: {reason}", "see whether the name is right") from error
 
 
-def _standard_input() -> IO[bytes]:
+def _standard_input() -> BufferedIOBase:
     if sys.stdin is None:
         raise ValueError("it is closed")
-    buffer: IO[bytes] | None = getattr(sys.stdin, "buffer", None)
+    buffer: BufferedIOBase | None = getattr(sys.stdin, "buffer", None)
     # A program may have put something else in its place.
-    return buffer or io.BytesIO(sys.stdin.read().encode("utf-8", "surrogatepass"))
+    return buffer or BytesIO(sys.stdin.read().encode("utf-8", "surrogatepass"))
 
 
-def _copied(file: IO[bytes], folder: str | None) -> IO[bytes]:
-    copy = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  it is the caller's
+def _copied(file: BufferedIOBase) -> IO[bytes]:
+    copy = tempfile.TemporaryFile()  # noqa: SIM115  it is the caller's
     try:
-        shutil.copyfileobj(file, copy, 1 << 20)
+        while block := file.read1(1 << 20):  # `read` would want a terminal's Ctrl-D twice
+            copy.write(block)
         copy.flush()
     except BaseException:
         copy.close()

@@ -25,6 +25,7 @@ from .input import BatchInput
 from .output import OutputFile, answer_line, failure_line
 
 _BYTES_PER_TOKEN = 3  # as the limits of a run guess
+_LONGEST_NAME = 80  # characters of an id that are shown
 
 
 class BatchJob:
@@ -42,7 +43,6 @@ class BatchJob:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
         self._journal, self._errors = _paths(arguments)
-        output, rehearsal = arguments.output, arguments.dry_run
         with contextlib.ExitStack() as opened:
             self._prompts = BatchInput(
                 arguments.input,
@@ -50,10 +50,9 @@ class BatchJob:
                 template=arguments.template,
                 system=arguments.system,
                 fields=dict(arguments.option),
-                folder=None if rehearsal or output == "-" else os.path.dirname(os.path.realpath(output)),
             )
             opened.callback(self._prompts.close)
-            self._client = make_client(arguments, model=arguments.model, api_key="none" if rehearsal else None)
+            self._client = make_client(arguments, model=arguments.model, api_key="none" if arguments.dry_run else None)
             opened.callback(self._client.close)
             self._asker = Asker(self._client._service, {})
             self._opened = opened.pop_all()
@@ -195,7 +194,7 @@ def _paths(arguments: argparse.Namespace) -> tuple[str, str]:
     for name, path in {"IN": arguments.input, "OUT": output, "--journal": journal, "--errors": errors}.items():
         if path == "-" and name in ("IN", "OUT"):
             continue
-        if path in ("", "-") or "\0" in path:
+        if path in ("", "-", ":memory:") or "\0" in path:  # the last is SQLite's name of none
             raise UsageError(f"{name} is no file: {path!r}", "name one")
         other = seen.setdefault(os.path.realpath(path), name)
         if other != name:
@@ -240,7 +239,7 @@ def _tell(error: BaseException, *, debug: bool) -> int:
 
 def _told(result: Result) -> str:
     """What -v says of a prompt."""
-    name = one_line(result.id)
+    name = one_line(result.id)[:_LONGEST_NAME]
     if result.error is not None:
         return f"{name}: {failures.words_of(result.error).message}"
     assert result.completion is not None

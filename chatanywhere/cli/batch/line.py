@@ -42,7 +42,8 @@ def from_json(line: str) -> Line:
     try:
         fields = json.loads(line, parse_constant=_no_number)
     except json.JSONDecodeError as error:
-        raise BadLine(f"it is not JSON: {error.msg} at character {error.pos + 1}") from error
+        whole = "" if error.pos < len(line.rstrip()) else "; each line has to be a whole object, as `jq -c` prints it"
+        raise BadLine(f"it is not JSON: {error.msg} at character {error.pos + 1}{whole}") from error
     except (ValueError, RecursionError) as error:
         raise BadLine(f"it is not JSON: {error}") from error
     if isinstance(fields, list):

@@ -7,7 +7,6 @@ import errno
 import hashlib
 import json
 import os
-import stat
 import sys
 import tempfile
 from array import array
@@ -42,7 +41,7 @@ class OutputFile:
         self._path = os.path.realpath(path)
         self._places = array("q", [_NOWHERE]) * count
         try:
-            if path != "-" and os.path.lexists(self._path) and not stat.S_ISREG(os.lstat(self._path).st_mode):
+            if path != "-" and os.path.exists(path) and not os.path.isfile(path):
                 raise UsageError(f"{path} is no regular file", "name another; -o - prints")
             folder = None if path == "-" else os.path.dirname(self._path)
             self._lines = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed with this
