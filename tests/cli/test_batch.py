@@ -234,7 +234,8 @@ def test_a_line_that_cannot_be_asked_is_refused_before_anything_is_sent(
     [
         ("one", "it has 1 cells, and the first line 2"),
         ("one,2,3", "it has 3 cells"),
-        ('"one,2', "it is no row of a table: unexpected end of data"),
+        ('"one,2', "it is no row of a table: unexpected end of data\n"),
+        ('"one,2\n' + "three,4\n" * 3, "it is no row of a table: unexpected end of data, up to line 9"),
         ('"one"x,2', "it is no row of a table"),
         (b"\xcc\xec,2", "it is not UTF-8: save the file as UTF-8"),
         (b'"a\n\xcc\xec\n",2', "it is not UTF-8"),
@@ -298,6 +299,7 @@ def test_a_template_needs_a_table_with_its_columns(
         (["in.txt", "-o", "none/out"], "none/out can't be written: No such file"),
         (["in.txt", "-o", "."], r"\. is no regular file"),
         (["in.txt", "-o", "/dev/null"], "/dev/null is no regular file"),
+        (["in.txt", "-o", "out", "--errors", "e" * 256], "eee can't be written: File name too long"),
         (["-", "-o", "none/out"], "none/out can't be written: No such file"),
         (["in.txt", "-o", "out", "--journal", ":memory:"], "--journal is no file: ':memory:'"),
         (["in.txt", "-o", "out", "--journal", "."], r"/batch is no journal, and is left as it is"),
@@ -524,6 +526,15 @@ def test_the_files_are_for_the_eyes_of_their_owner(command: Command, folder: Pat
     for name in ("target", "run", "failed"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     assert b"sk-0123456789abcdefghij" not in b"".join(each.read_bytes() for each in folder.iterdir())
+
+
+@posix
+def test_a_file_may_have_the_longest_name_that_there_is(command: Command, folder: Path) -> None:
+    """What is written on the way to it has a shorter one."""
+    with LoopbackServer(said) as server:
+        options = ["--journal", str(folder / "run"), "--errors", str(folder / "failed")]
+        done = command.at(server)("batch", str(thirty(folder)), "-o", str(folder / ("o" * 255)), *options)
+    assert (done.code, len(lines_of(folder / ("o" * 255)))) == (0, 30)
 
 
 @posix

@@ -245,7 +245,8 @@ class BatchInput:
                     if long:
                         break
                     words = str(error).partition(" - ")[0]  # behind it is what the programmer is told
-                    yield first, BadLine(f"it is no row of a table: {words}")
+                    lost = f", up to line {at}" if at > first else ""  # where a quote has no end
+                    yield first, BadLine(f"it is no row of a table: {words}{lost}")
                 else:
                     whole = _text("".join(row).encode("utf-8", "surrogateescape"))
                     if isinstance(whole, BadLine):
@@ -307,7 +308,10 @@ def _opened(path: str, name: str) -> IO[bytes]:
             return _copied(file)
     except (OSError, ValueError) as error:  # a ValueError for a name with a NUL, too
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{name} can't be read: {reason}", "see whether the name is right") from error
+        raise UsageError(
+            f"{name} can't be read: {reason}",
+            "see whether the name is right; what comes by a pipe needs room in TMPDIR",
+        ) from error
 
 
 def _standard_input() -> BufferedIOBase:

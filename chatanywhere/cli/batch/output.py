@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import sys
 import tempfile
 from array import array
@@ -41,8 +42,9 @@ class OutputFile:
         self._path = os.path.realpath(path)
         self._places = array("q", [_NOWHERE]) * count
         try:
-            if path != "-" and os.path.exists(path) and not os.path.isfile(path):
-                raise UsageError(f"{path} is no regular file", "name another; -o - prints")
+            with contextlib.suppress(FileNotFoundError):
+                if path != "-" and not stat.S_ISREG(os.stat(path).st_mode):
+                    raise UsageError(f"{path} is no regular file", "name another; -o - prints")
             folder = None if path == "-" else os.path.dirname(self._path)
             self._lines = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed with this
         except (OSError, ValueError) as error:  # a ValueError for a name with a NUL
@@ -84,7 +86,7 @@ class OutputFile:
             return
         folder, name = os.path.split(self._path)
         with self._writing():
-            file, new = tempfile.mkstemp(".new", f".{name}.", folder)
+            file, new = tempfile.mkstemp(".new", f".{name[:40]}.", folder)  # OUT's may be as long as names can be
             try:
                 with open(file, "wb") as output:
                     output.writelines(self._in_order())
