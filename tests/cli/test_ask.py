@@ -262,7 +262,7 @@ def test_errors_are_told_in_the_words_of_the_command(command: Command, arguments
         done = command.at(server)("ask", "Hi", *arguments)
     assert done.code
     assert re.fullmatch(r"error: .+\nhint: .+\n", done.err)
-    assert not re.search(r"base_url|api_key|Retry\(|(?<!-o )\b\w+=", done.err)
+    assert not re.search(r"base_url|api_key|Retry\(|(?<!--option )\b\w+=", done.err)
 
 
 def test_a_name_that_is_empty_is_told(command: Command) -> None:
