@@ -736,6 +736,33 @@ def test_a_killed_batch_loses_nothing_and_asks_little_twice(command: Command, fo
     assert {each.name for each in folder.iterdir()} == {"in.txt", "out", "out.journal"}
 
 
+@posix
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_what_ends_a_batch_as_it_writes_leaves_the_old_file(command: Command, folder: Path, name: str) -> None:
+    """OUT is the old one to its last byte, or the new one; what can be tidied is tidied, and the next run writes it."""
+    file, output = thirty(folder), folder / "out"
+    output.write_text("old")
+    code = (
+        "import os, sys, time; os.fsync = lambda _: (print('written', flush=True), time.sleep(60)); "
+        "from chatanywhere.__main__ import main; main()"
+    )
+    with LoopbackServer(said) as server:
+        command.at(server)
+        arguments = [sys.executable, "-c", code, "batch", str(file), "-o", str(output)]
+        with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"written\n"
+            process.send_signal(getattr(signal, name))
+            assert process.communicate(timeout=TIMEOUT) == (b"", b"")
+        assert process.returncode == {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}[name]
+        assert output.read_text() == "old"
+        left = {each.name for each in folder.iterdir() if each.suffix == ".new"}
+        assert len(left) == (name == "SIGKILL")
+        assert command("batch", str(file), "-o", str(output)).code == 0
+        assert len(server.requests) == 30
+    assert len(lines_of(output)) == 30
+
+
 # The journal
 
 
