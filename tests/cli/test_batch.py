@@ -220,7 +220,7 @@ def test_a_line_that_cannot_be_asked_is_refused_before_anything_is_sent(
             done = command("batch", str(file), "-o", str(output), *options)
             assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 2)
             assert re.search(rf"^error: \S*in\.jsonl, line 3: .*{words}", done.err)
-            assert "--skip-bad" in done.err
+            assert done.err.endswith("leave such lines out by --skip-bad, or say by --format what they are\n")
         assert server.requests == []
         assert [each.name for each in folder.iterdir()] == ["in.jsonl"]
         done = command("batch", str(file), "-o", str(output), "--skip-bad")
@@ -604,6 +604,19 @@ def test_a_rehearsal_needs_no_key_and_sends_nothing(
     done = command("batch", str(thirty(folder)), "-o", str(folder / "out"))
     assert (done.code, "CHATANYWHERE_API_KEY" in done.err) == (4, True)
     assert [each.name for each in folder.iterdir()] == ["in.txt"]
+
+
+@posix
+def test_a_rehearsal_makes_no_journal(command: Command, folder: Path) -> None:
+    """Neither of an empty file, nor where a link points to."""
+    file = thirty(folder)
+    (folder / "empty").touch()
+    (folder / "link").symlink_to("nowhere")
+    for name in ("empty", "link"):
+        done = command("batch", str(file), "-o", str(folder / "out"), "--journal", str(folder / name), "--dry-run")
+        assert (done.code, done.err) == (0, "")
+    assert (folder / "empty").read_bytes() == b""
+    assert {each.name for each in folder.iterdir()} == {"in.txt", "empty", "link"}
 
 
 def test_a_quota_of_one_s_own_goes_on_the_next_day(

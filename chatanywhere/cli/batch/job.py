@@ -74,7 +74,7 @@ class BatchJob:
         size = 0
         with contextlib.ExitStack() as opened:
             journal = None
-            if os.path.lexists(self._journal):
+            if os.path.exists(self._journal) and os.path.getsize(self._journal):  # of nothing, one would be made
                 with _opening(self._journal):
                     journal = opened.enter_context(contextlib.closing(Journal(self._journal, time.time)))
 
@@ -124,7 +124,8 @@ class BatchJob:
         if not self._arguments.skip_bad:
             others = f", and {count - 1} more" if count > 1 else ""
             raise UsageError(
-                f"{prompts.name}, line {number}: {fault}", f"mend it{others}, or leave such lines out by --skip-bad"
+                f"{prompts.name}, line {number}: {fault}",
+                f"mend it{others}, leave such lines out by --skip-bad, or say by --format what they are",
             )
         failures.warn(f"{prompts.name}, line {number}: {fault}; {_counted(count, 'line')} left out")
 
