@@ -146,6 +146,10 @@ def test_a_cell_is_run_stopped_in_the_middle_and_run_again(
         assert error == "KeyboardInterrupt: the answer was stopped; `%chat --resume` goes on with it"
         assert page.outputs(2) == []  # "Run all" has stopped
         assert all(answer.startswith(each[:-1]) for each in seen)
+        # Until then, the kernel drops what it is asked to run.
+        page.until(
+            "return ![...document.querySelectorAll('.jp-InputPrompt')].some(each => each.innerText.includes('*'))"
+        )
 
         page.run_all()
         until(lambda: page.outputs(2) == ["'behind it'"])
