@@ -177,6 +177,8 @@ class Runner:
             while not (engine.over or self._broken):
                 with suppress(queue.Empty):
                     mailbox.get(timeout=engine.wait())()
+                    for _ in range(mailbox.qsize()):  # what has come at the same time is committed together
+                        mailbox.get_nowait()()
                 for task in engine.due():
                     self._send(task)
                 if self._journal is not None:  # one commit for a result, and for the prompt that takes its place
