@@ -27,6 +27,9 @@ from .result import Result
 LEAVE = 0.8
 """Seconds that a run which is given up waits for its calls to end."""
 
+_TOGETHER = 32
+"""Messages that are taken at a time: as many results share a commit, which costs less, and none waits for long."""
+
 
 class End:
     """The last item that a run hands out.
@@ -177,7 +180,7 @@ class Runner:
             while not (engine.over or self._broken):
                 with suppress(queue.Empty):
                     mailbox.get(timeout=engine.wait())()
-                    for _ in range(mailbox.qsize()):  # what has come at the same time is committed together
+                    for _ in range(min(_TOGETHER, mailbox.qsize())):
                         mailbox.get_nowait()()
                 for task in engine.due():
                     self._send(task)
