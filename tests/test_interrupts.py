@@ -247,7 +247,7 @@ def test_an_interrupt_leaves_a_conversation_in_order(
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    for trap in traps(interrupt, str(Path(PACKAGE) / file), least=10):
+    for trap in traps(interrupt, str(Path(PACKAGE) / file), least=5):
         conversation = client.conversation(messages=before)
         if method == "resume":
             with conversation.stream("Count") as begun:

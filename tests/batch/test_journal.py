@@ -568,7 +568,7 @@ def test_a_run_is_its_process_s_own(tmp_path: Path) -> None:
     """A forked child can't iterate or end it, is told who holds its journal, and makes runs of its own."""
     with LoopbackServer() as server:
         client = Client("k", base_url=server.url)
-        with client.map(map(str, range(30)), journal=tmp_path / "run.sqlite") as run:
+        with client.map(map(str, range(100)), ahead=20, journal=tmp_path / "run.sqlite") as run:
             next(run)
             told, say = os.pipe()
             child = os.fork()
@@ -590,7 +590,7 @@ def test_a_run_is_its_process_s_own(tmp_path: Path) -> None:
             assert "call map() in the new process" in words[0]
             assert f"is held by process {os.getpid()} on " in words[1]
             assert words[2] == "1"
-            assert len(list(run)) == 29
+            assert len(list(run)) == 99
 
 
 def test_what_the_journal_cannot_keep_ends_the_run(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import os
 import re
@@ -494,6 +495,7 @@ def test_a_signal_that_is_ignored_stays_so(command: Command, name: str) -> None:
 
 
 @posix
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a database as it was opened
 def test_ctrl_c_at_any_line_leaves_no_answer_unfinished(command: Command) -> None:
     """Wherever it comes from the question's storing to the answer's, the row says how the answer has ended."""
     files = {talk.__file__, answer.__file__}
@@ -522,6 +524,7 @@ def test_ctrl_c_at_any_line_leaves_no_answer_unfinished(command: Command) -> Non
             finally:
                 sys.settrace(before)
             assert code == (130 if sprung else 0)
+    gc.collect()
     assert line > 100
     assert {status for _, status in command.answers()} == {"complete", "cut", "failed"}
 
