@@ -111,6 +111,15 @@ def stuck() -> Iterator[LoopbackServer]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def young() -> Iterator[None]:
+    """The collector looks at what a test makes, and not at all that was there before, which takes seconds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the collector may take the socket first
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("collected", [False, True], ids=["let go of", "collected"])
