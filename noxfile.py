@@ -17,7 +17,7 @@ nox.options.default_venv_backend = "venv"
 def tests(session: nox.Session) -> None:
     """The whole suite, without the coverage gate: some lines are for one version only."""
     session.install(".[test]")
-    session.run("python", "-m", "pytest", "--no-cov", *session.posargs)
+    session.run("python", "-m", "pytest", "--no-cov", "--hypothesis-profile=thorough", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -117,19 +117,11 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
-def gevent(session: nox.Session) -> None:
-    """Programs of gevent, gunicorn's workers among them, each in a process of its own."""
-    session.install(".[test]", "gevent", "gunicorn")
-    files = ["tests/greenlets/with_gevent.py", "tests/greenlets/dialing.py"]
-    session.run("python", "-m", "pytest", "--no-cov", "-k", "gevent", *files, *session.posargs)
-
-
-@nox.session
-def eventlet(session: nox.Session) -> None:
-    """Programs of eventlet, each in a process of its own."""
-    session.install(".[test]", "eventlet")
-    files = ["tests/greenlets/with_eventlet.py", "tests/greenlets/dialing.py"]
-    session.run("python", "-m", "pytest", "--no-cov", "-k", "eventlet", *files, *session.posargs)
+def greenlets(session: nox.Session) -> None:
+    """Programs of gevent and of eventlet, gunicorn's workers among them, each in a process of its own."""
+    session.install(".[test]", "eventlet", "gevent", "gunicorn")
+    files = [f"tests/greenlets/{name}.py" for name in ("with_gevent", "with_eventlet", "dialing")]
+    session.run("python", "-m", "pytest", "--no-cov", *files, *session.posargs)
 
 
 @nox.session

@@ -21,8 +21,9 @@ from chatanywhere.testing.writer import ResponseWriter
 
 pytest_plugins = ["coverage_gate"]
 
-hypothesis.settings.register_profile("no deadline", deadline=None)  # the machines are noisy
-hypothesis.settings.load_profile("no deadline")
+hypothesis.settings.register_profile("thorough", deadline=None)  # the machines are noisy
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("quick")
 
 
 def pytest_configure() -> None:

@@ -1,7 +1,7 @@
 """Runs programs of gevent and eventlet, each in a process of its own, against a server of this process.
 
 What replaces the standard library's sockets does so for a whole process, so no test can do it for itself. The files
-`with_gevent.py` and `with_eventlet.py` are no part of the suite: `nox -s gevent eventlet` installs what they need.
+`with_gevent.py` and `with_eventlet.py` are no part of the suite: `nox -s greenlets` installs what they need.
 None of their tests may be skipped.
 """
 
