@@ -22,6 +22,7 @@ import anyio
 import pytest
 from faces import backends, run
 from raw_server import BEGUN, RawServer, sockets_to
+from waiting import until
 
 from chatanywhere import (
     APIConnectionError,
@@ -40,15 +41,6 @@ from chatanywhere.testing import Fault, LoopbackServer
 
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 HI = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
-    """Fail unless the condition comes true in time."""
-    end = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        pause.wait(0.005)
 
 
 async def no_socket_to(port: int) -> None:
@@ -642,7 +634,7 @@ def test_a_stream_is_released_when_its_loop_stands_still(raw_server: RawServer, 
         stream.cancel()
     else:
         del stream  # the thread that opened it may be about to forget it, too
-    wait_until(lambda: not sockets_to(raw_server.port))
+    until(lambda: not sockets_to(raw_server.port), 5)
     loop.close()
 
 
@@ -694,6 +686,6 @@ def test_a_retried_stream_that_is_forgotten_is_closed(raw_server: RawServer, fac
         else:
             run(face, read_async)
         assert len(raw_server.requests) == 2
-        wait_until(lambda: not sockets_to(raw_server.port))
+        until(lambda: not sockets_to(raw_server.port), 5)
     finally:
         gc.enable()

@@ -10,6 +10,9 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
+BYTES_PER_TOKEN = 3
+"""Of a request, as long as nobody knows better."""
+
 _DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)([+-])([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 
 
@@ -196,7 +199,7 @@ class Limiter:
         return self._tokens is not None and self._mean is None
 
     def _expected(self, size: int) -> float:
-        return size / 3 if self._mean is None else self._mean
+        return size / BYTES_PER_TOKEN if self._mean is None else self._mean
 
     def spent(self, now: float) -> str | None:
         """Return which limit of the day is spent, None if none is; `now` is in seconds since 1970."""

@@ -148,7 +148,7 @@ def _hint(error: BaseException) -> str:
         case errors.APIConnectionError():
             return "see with `chatanywhere ping` which hosts answer, and with `chatanywhere config` which are asked"
         case errors.BadRequestError() | errors.UnprocessableEntityError():
-            return "change what -o sends, or the question, or try another model with -m"
+            return "change what --option sends, or the question, or try another model with -m"
         case errors.APIStatusError():
             return "if it does not pass, try another model with -m, or another host with --base-url"
         case errors.StreamInterruptedError():

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from waiting import until
 
 from chatanywhere._store import answer
 from chatanywhere.cli import talk
@@ -468,10 +469,7 @@ def test_json_tells_of_a_signal_too(command: Command) -> None:
     """The object has what came, and how it is gone on with."""
     server = LoopbackServer([Reply(pieces=["abc", "def"])], faults=[Fault.timeout(after=1)])
     with server, command.at(server).start("ask", "Hi", "--json") as process:
-        deadline = time.monotonic() + TIMEOUT
-        while not server.requests or command.answers() != [("abc", "streaming")]:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: server.requests and command.answers() == [("abc", "streaming")], TIMEOUT)
         process.send_signal(signal.SIGTERM)
         said = json.loads(process.communicate(timeout=TIMEOUT)[0])
     assert (process.returncode, said["text"], said["status"]) == (143, "abc", "cut")

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
+from waiting import until
 
 from chatanywhere import Client
 from chatanywhere.cli.batch import input as batch_input
@@ -693,13 +693,6 @@ def slowly(request: Request) -> str:
     return said(request)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @posix
 def test_ctrl_c_leaves_the_journal_and_nothing_else(command: Command, folder: Path) -> None:
     """It ends within a second with 130; the next run asks what is left."""
@@ -707,7 +700,7 @@ def test_ctrl_c_leaves_the_journal_and_nothing_else(command: Command, folder: Pa
     with LoopbackServer(lambda request: said(request) if len(request.text) == 8 else Fault.latency(30)) as server:
         command.at(server)
         process = command.start("batch", str(file), "-o", str(output), "-j", "4")
-        wait_for(lambda: len(server.requests) == 14)
+        until(lambda: len(server.requests) == 14, TIMEOUT)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=TIMEOUT)
@@ -730,7 +723,7 @@ def test_a_killed_batch_loses_nothing_and_asks_little_twice(command: Command, fo
     with LoopbackServer(slowly) as server:
         command.at(server)
         process = command.start("batch", str(file), "-o", str(output), "-j", "4")
-        wait_for(lambda: len(server.requests) > 10)
+        until(lambda: len(server.requests) > 10, TIMEOUT)
         process.kill()
         process.communicate(timeout=TIMEOUT)
         assert not output.exists()

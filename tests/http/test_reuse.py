@@ -24,6 +24,7 @@ import pytest
 import trustme
 from faces import Face
 from raw_server import RawServer, sockets_to
+from waiting import until
 
 from chatanywhere import (
     APIConnectionError,
@@ -67,14 +68,6 @@ def client(raw_server: RawServer, other_server: RawServer) -> Iterator[Client]:
 
 def web(base_url: str | list[str], **settings: Any) -> Client:
     return Client(base_url=base_url, protocol="web", **{"timeout": 20, "retry": None, **settings})
-
-
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Wait for something that is about to happen."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.001)
 
 
 def reset(connection: socket.socket) -> None:
@@ -132,7 +125,7 @@ Ending = Callable[[RawServer, pytest.MonkeyPatch], None]
 def closed_meanwhile(server: RawServer, _: pytest.MonkeyPatch) -> None:
     """The end arrives before the client looks."""
     server.released.set()
-    until(lambda: sockets_to(server.port, psutil.CONN_CLOSE_WAIT))
+    until(lambda: sockets_to(server.port, psutil.CONN_CLOSE_WAIT), 5)
 
 
 def closed_on_the_way(server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +135,7 @@ def closed_on_the_way(server: RawServer, monkeypatch: pytest.MonkeyPatch) -> Non
         def replaced(sock: socket.socket, data: Any, *args: Any) -> Any:
             if bytes(data[:4]) == b"POST" and not server.released.is_set():
                 server.released.set()
-                until(lambda: sockets_to(server.port, psutil.CONN_CLOSE_WAIT))
+                until(lambda: sockets_to(server.port, psutil.CONN_CLOSE_WAIT), 5)
             return send(sock, data, *args)
 
         return replaced
@@ -202,7 +195,7 @@ def test_all_idle_connections_may_have_ended(
     """Fifty that the server closed cost the next call nothing, and it leaves none of them half open."""
     raw_server.steps = together(50, ANSWER)
     assert at_once(face, client, 50) == ["Hi"] * 50
-    until(lambda: len(sockets_to(raw_server.port, psutil.CONN_CLOSE_WAIT)) == raw_server.connections == 50)
+    until(lambda: len(sockets_to(raw_server.port, psutil.CONN_CLOSE_WAIT)) == raw_server.connections == 50, 5)
     raw_server.answer(ANSWER, None)
     outcome = face.ask(client)
     assert (outcome.text, outcome.error) == ("Hi", None)
@@ -225,12 +218,12 @@ def test_one_that_is_alive_is_found_among_those_that_have_ended(raw_server: RawS
         raw_server.steps = steps
         with web(raw_server.url) as client:
             assert at_once(face, client, 5) == ["Hi"] * 5
-            until(lambda: len(sockets_to(raw_server.port, psutil.CONN_CLOSE_WAIT)) == 4)
+            until(lambda: len(sockets_to(raw_server.port, psutil.CONN_CLOSE_WAIT)) == 4, 5)
             raw_server.answer(ANSWER, None)
             before = raw_server.connections
             assert face.ask(client).text == "Hi"
             assert raw_server.connections == before
-        until(lambda: not sockets_to(raw_server.port))
+        until(lambda: not sockets_to(raw_server.port), 5)
 
 
 @pytest.mark.parametrize("retry", [None, PATIENT], ids=["retry=None", "retries"])

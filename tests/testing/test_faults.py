@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 import requests
 import trustme
+from waiting import until
 
 from chatanywhere.testing import Fault, LoopbackServer, Request
 
@@ -234,14 +235,6 @@ def unchunked(body: bytes) -> list[bytes]:
     return chunks
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for what other threads bring about."""
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.001)
-
-
 @pytest.fixture(autouse=True)
 def no_trace_left(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     """Whatever strikes leaves no thread behind, and nothing is printed."""
@@ -279,7 +272,7 @@ def test_latency_waits_at_its_place(form: Form, place: dict[str, Any]) -> None:
     with serve(Fault.latency(NEVER, **place)) as server, Connection(server) as connection:
         connection.ask(form)
         assert connection.read(len(sent)) == sent
-        until(lambda: server.requests)
+        until(lambda: server.requests, TIMEOUT)
         server.close()
         assert connection.read_to_end() == (b"", "closed")
 
@@ -335,7 +328,7 @@ def test_drips_and_slices_begin_at_their_place(
     with serve(fault(NEVER, **place)) as server, Connection(server) as connection:
         connection.ask(form)
         assert connection.read(len(sent)) == sent
-        until(lambda: server.requests)
+        until(lambda: server.requests, TIMEOUT)
         server.close()
         assert connection.read_to_end() == (b"", "closed")
 
@@ -773,7 +766,7 @@ def test_close_ends_any_fault_at_once(
         server = stack.enter_context(serve(fault, tls=server_tls if secure else None))
         connection = stack.enter_context(Connection(server, client_tls if secure and not hangs_early else None))
         connection.ask(STREAM)
-        until(lambda: server.connections if fault.at == "accept" else server.requests)
+        until(lambda: server.connections if fault.at == "accept" else server.requests, TIMEOUT)
         if fault.at not in ("accept", "head") or fault.name in ("slow_drip", "slicer"):
             assert connection.socket.recv(1)  # the fault is on
         began = time.monotonic()
@@ -981,7 +974,7 @@ def test_a_fault_at_accept_comes_before_the_handshake(server_tls: ssl.SSLContext
     """One connection may hang before its handshake while another succeeds, or may be reset."""
     faults = [Fault.timeout(at="accept", first=1)]
     with serve(*faults, tls=server_tls) as server, Connection(server) as connection:
-        until(lambda: server.connections)
+        until(lambda: server.connections, TIMEOUT)
         connection.socket.settimeout(0.01)
         with pytest.raises(OSError, match="timed out"):
             client_tls.wrap_socket(connection.socket, server_hostname="127.0.0.1")
@@ -1019,7 +1012,7 @@ def test_a_client_that_is_gone_at_once_is_no_event(
     def accept_late(listener: socketserver.TCPServer) -> Any:
         connection, address = accept(listener)
         if server.connections == 0:
-            until(lambda: connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            until(lambda: connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), TIMEOUT)
         return connection, address
 
     monkeypatch.setattr(socketserver.TCPServer, "get_request", accept_late)

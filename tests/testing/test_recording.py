@@ -27,6 +27,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from raw_server import RawServer, json_answer
+from waiting import until
 
 import chatanywhere
 from chatanywhere import BadRequestError, Client
@@ -419,17 +420,9 @@ def test_the_servers_may_have_tls_themselves(path: Path, tls_context: ssl.SSLCon
             url = server.url + CHAT
             with requests.post(url, **{**ask, "json": chat(stream=True)}, stream=True) as response:
                 next(response.iter_content(None))
-            until(lambda: ends_of(path.with_suffix(".2")) == ["left"])
+            until(lambda: ends_of(path.with_suffix(".2")) == ["left"], TIMEOUT)
     with LoopbackServer.replay(path, tls=tls_context) as server:
         assert requests.post(server.url + CHAT, **ask).content == first.content
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait for something that other threads bring about."""
-    end = time.monotonic() + TIMEOUT
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize(
@@ -613,7 +606,7 @@ def test_a_client_may_leave_at_done(path: Path, raw_server: RawServer) -> None:
     with LoopbackServer.record(path, raw_server.url) as server:
         with post(server, stream=True) as response:
             assert next(response.iter_lines()) == event.strip()
-        until(lambda: ends_of(path) == ["complete"])
+        until(lambda: ends_of(path) == ["complete"], TIMEOUT)
     assert replayed(path, post).content == event
 
 
@@ -623,7 +616,7 @@ def test_a_pipelined_request_is_no_leaving(path: Path, raw_server: RawServer) ->
     raw_server.answer(lambda _: go_on.wait(TIMEOUT) and None, json_answer({"ok": True}))
     with LoopbackServer.record(path, raw_server.url) as server, connected(server) as connection:
         connection.sendall(raw_chat(chat("one")).replace(b"Connection: close\r\n", b""))
-        until(lambda: len(raw_server.requests) == 1)
+        until(lambda: len(raw_server.requests) == 1, TIMEOUT)
         connection.sendall(raw_chat(chat("two")))
         go_on.set()
         answer = b"".join(iter(lambda: connection.recv(65536), b""))

@@ -15,6 +15,7 @@ from typing import Any
 from ... import Limits, Progress, QuotaExceededError, Result
 from ..._batch.asker import Asker
 from ..._batch.journal import Journal
+from ..._batch.limits import BYTES_PER_TOKEN
 from ..._batch.progress import Bar, tokens_of
 from ..._batch.trouble import is_daily
 from .. import failures
@@ -24,7 +25,6 @@ from ..printing import is_terminal, one_line
 from .input import BatchInput
 from .output import OutputFile, answer_line, failure_line
 
-_BYTES_PER_TOKEN = 3  # as the limits of a run guess
 _LONGEST_NAME = 80  # characters of an id that are shown
 
 
@@ -94,7 +94,7 @@ class BatchJob:
         print(f"{_counted(len(self._prompts), 'prompt')}: {done} answered in the journal, {left} to ask")
         if states["failed"] or states["sent"]:
             print(f"{states['failed']} failed before, {states['sent']} may be billed twice")
-        print(f"{size} bytes to send, about {round(size / _BYTES_PER_TOKEN)} tokens, and those of the answers")
+        print(f"{size} bytes to send, about {round(size / BYTES_PER_TOKEN)} tokens, and those of the answers")
         return failures.COMPLETE
 
     def run(self) -> int:
